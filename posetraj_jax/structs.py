@@ -1,0 +1,70 @@
+"""The axis letters and the tuples that travel between the parts. Imports numpy types only.
+
+Axis letters, used in every shape of the package:
+
+| letter | axis                                    | letter | axis                              |
+| ------ | --------------------------------------- | ------ | --------------------------------- |
+| b      | clips of a batch                        | n      | tokens                            |
+| f      | frames of a clip (14 for SVD)           | d      | features of a token               |
+| h, w   | rows, columns (pixels or latents)       | k      | attention heads                   |
+| c      | channels, always last                   | p      | tracked points                    |
+
+Quantities carry their kind in the name: `pixels` are in [-1, 1], `frames_uint8` in 0..255,
+`latents` are scaled by the VAE's factor, `latents_raw` are not, `sigma` is a noise level in units of
+the scaled latents, `c_noise` is 0.25 ln(sigma), `tracks_px` are (x, y) in pixels, `camera_rt` is a
+row-major world-to-camera rotation (9 numbers) followed by a translation (3 numbers).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+Array = Any
+"""A numpy or a jax array: this module must not import jax to tell them apart."""
+
+MAP_CHANNELS = 3
+CAMERA_NUMBERS = 12
+
+
+class Batch(NamedTuple):
+    """What the data pipeline hands to a step: numpy on the host, uint8 until the device."""
+
+    frames_uint8: UInt8[Array, "b f h w 3"]
+    """Target frames, RGB; in stage 1 with the object's 3D box drawn in."""
+    first_frame_uint8: UInt8[Array, "b h w 3"]
+    """The frame the video is conditioned on (boxed or clean: `data.condition_on_box`)."""
+    maps_uint8: UInt8[Array, "b f h w 3"]
+    """Trajectory maps, RGB: map t shows the segment from frame t to t+1, the last map is black."""
+    camera_rt: Float[Array, "b f 12"]
+    """World-to-camera extrinsics per frame as recorded; zeros where the camera is unknown."""
+    camera_known: Bool[Array, "b"]
+    """False where the clip has no camera: then `camera_rt` means nothing."""
+    fps: Float[Array, "b"]
+    """Frames per second of the clip."""
+
+
+class Conditioning(NamedTuple):
+    """All the denoiser is told besides the noisy latents. Made only by `conditioning.py`."""
+
+    image_embed: Float[Array, "b d"]
+    """CLIP embedding of the first frame; zeros where it is dropped."""
+    image_latents: Float[Array, "b h w c"]
+    """Unscaled VAE latents (posterior mode) of the noise-augmented first frame; zeros if dropped."""
+    maps_pixels: Float[Array, "b f h w 3"]
+    """Trajectory maps in [-1, 1], at pixel resolution: black is -1."""
+    time_ids: Float[Array, "b 3"]
+    """SVD's added time ids: [fps - 1, motion bucket, noise augmentation strength]."""
+    camera_rt: Float[Array, "b f 12"] | None
+    """Normalised extrinsics, zeros where dropped; None for a network without a camera branch."""
+
+
+class Precision(NamedTuple):
+    """Which floating-point type each kind of number has."""
+
+    compute: Any = np.float32
+    """Activations and matrix products. bfloat16 on TPU and GPU, float32 on CPU."""
+    trainable: Any = np.float32
+    """Parameters that train, their moments and their moving average."""
+    frozen: Any = np.float32
+    """Parameters that never change: stored in the compute type."""

@@ -1,0 +1,81 @@
+"""Packaging of posetraj_jax: all metadata and every dependency. Tool settings: pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (ROOT / "posetraj_jax/__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+
+PACKAGES = [
+    "posetraj_jax",
+    "posetraj_jax.data",
+    "posetraj_jax.diffusion",
+    "posetraj_jax.evaluation",
+    "posetraj_jax.models",
+    "posetraj_jax.nn",
+    "posetraj_jax.training",
+    "data_prep",
+    "convert_weights",
+]
+
+CORE = [
+    "av>=14",  # MP4 without a system ffmpeg
+    "clu>=0.0.12",  # parameter overview, metric accumulation
+    "etils[epath]>=1.9",
+    "flax>=0.12.8",
+    "grain>=0.2.18",
+    "importlib_resources",  # tensorflow-datasets needs it and does not say so
+    "jax>=0.10",
+    "jaxtyping>=0.3",
+    "matplotlib>=3.9",
+    "ml-collections>=1.1",
+    "numpy>=2",
+    "opencv-python-headless>=4.10",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12,<1",
+    "pillow>=11",
+    "tensorboardX>=2.6",
+    "tensorflow-datasets>=4.9.10",
+    "tqdm>=4.66",
+]
+PREP = ["apache-beam>=2.77", "trimesh>=4"]
+CONVERT = ["safetensors>=0.5", "torch>=2.6", "diffusers>=0.35", "transformers>=4.50", "accelerate"]
+EVAL = ["scipy>=1.13"]
+DEMO = ["gradio>=6"]
+TEST = ["beartype>=0.19", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9"]
+
+setup(
+    name="posetraj_jax",
+    version=VERSION,
+    description="PoseTraj (CVPR 2025) in JAX: trajectory-controlled video diffusion on TPU and GPU",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=[*PACKAGES, "posetraj_jax.configs"],
+    package_dir={"posetraj_jax.configs": "configs"},
+    package_data={"posetraj_jax.data": ["clips/**/*"]},
+    install_requires=CORE,
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda12]"],
+        "prep": PREP,
+        "convert": CONVERT,
+        "eval": EVAL,
+        "demo": DEMO,
+        "dev": [*TEST, *CONVERT],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
