@@ -1,0 +1,189 @@
+"""Pixels, trajectory maps and camera → `Conditioning`: the one place, for training and sampling.
+
+The VAE encoder and the CLIP encoder arrive as callables, so nothing here knows a network. Every
+function is pure and runs inside the compiled step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from posetraj_jax.structs import Batch, Conditioning
+
+CLIP_SIZE = 224
+CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+"""Mean and standard deviation of CLIP's training images in [0, 1]."""
+
+OFFICIAL_FPS_ID, OFFICIAL_MOTION_ID = 6.0, 128.0
+
+
+class Encoders(NamedTuple):
+    """The frozen encoders, with their parameters already bound."""
+
+    moments: Callable[[Array], tuple[Array, Array]]
+    """pixels [n h w 3] → mean and log-variance of the VAE's posterior, each [n h/8 w/8 4]."""
+    embed: Callable[[Array], Array]
+    """CLIP-normalised images [b 224 224 3] → image embeddings [b d]."""
+    scaling_factor: float
+    """Latents are the VAE's raw latents times this (0.18215 for SVD)."""
+
+
+@dataclass(frozen=True)
+class ConditioningOptions:
+    """The section `conditioning` of the config; see there for units."""
+
+    noise_aug: str
+    noise_aug_strength: float
+    motion_bucket_id: float
+    time_ids: str
+    clip_range: str
+    dropout: float
+
+
+def to_pixels(uint8: UInt8[Array, "*any 3"]) -> Float[Array, "*any 3"]:
+    """0..255 → [-1, 1]."""
+    return uint8.astype(jnp.float32) / 127.5 - 1.0
+
+
+def encode_frames(
+    frames_uint8: UInt8[Array, "b f h w 3"], encoders: Encoders, key: Array
+) -> Float[Array, "b f h8 w8 c"]:
+    """Draws scaled latents of every frame from the VAE's posterior."""
+    clips, frames = frames_uint8.shape[:2]
+    flat = to_pixels(frames_uint8.reshape(-1, *frames_uint8.shape[2:]))
+    mean, logvar = (moment.astype(jnp.float32) for moment in encoders.moments(flat))
+    std = jnp.exp(0.5 * jnp.clip(logvar, -30.0, 20.0))
+    latents = (mean + std * jax.random.normal(key, mean.shape)) * encoders.scaling_factor
+    return latents.reshape(clips, frames, *latents.shape[1:])
+
+
+def condition(
+    batch: Batch,
+    encoders: Encoders,
+    options: ConditioningOptions,
+    key: Array,
+    noised_target: tuple[Array, Array] | None = None,
+) -> Conditioning:
+    """Makes the conditioning of a batch, nothing dropped.
+
+    Args:
+      batch: as the data pipeline gives it.
+      key: of the noise that augments the first frame.
+      noised_target: the target's scaled latents and their diffusion noise, both [b f h w c]. Only
+        training has them, and only `noise_aug = "shared_latent"` reads them.
+
+    Source: the conditioning of SVD (appendix D.3) and of the official training script.
+    Differs: `noise_aug = "shared_latent"` is the official way, which adds the diffusion noise itself
+    to the scaled latents and so leaks it; the default noises pixels independently, as SVD does.
+    """
+    first = to_pixels(batch.first_frame_uint8)
+    if options.noise_aug == "shared_latent" and noised_target is not None:
+        latents, noise = noised_target
+        noised = (latents + options.noise_aug_strength * noise)[:, 0]
+        image_latents = noised / encoders.scaling_factor
+    else:
+        noise = jax.random.normal(key, first.shape)
+        image_latents, _ = encoders.moments(first + options.noise_aug_strength * noise)
+    return Conditioning(
+        image_embed=encoders.embed(clip_images(first, options.clip_range)).astype(jnp.float32),
+        image_latents=image_latents.astype(jnp.float32),
+        maps_pixels=to_pixels(batch.maps_uint8),
+        time_ids=_time_ids(batch.fps, options),
+        camera_rt=None,
+    )
+
+
+def drop(cond: Conditioning, probability: float, key: Array) -> Conditioning:
+    """Drops the image from some clips, so that guidance has an unconditional model to start from.
+
+    With one uniform number r per clip and p = `probability`: the embedding is zeroed if r < 2p, the
+    latents if p <= r < 3p. At p = 0.1: embedding only 10 %, both 10 %, latents only 10 %. The
+    trajectory is never dropped. Source: the official training script (as InstructPix2Pix).
+    """
+    r = jax.random.uniform(key, cond.image_embed.shape[:1])
+    no_embed = r < 2 * probability
+    no_latents = (r >= probability) & (r < 3 * probability)
+    return cond._replace(
+        image_embed=jnp.where(no_embed[:, None], 0.0, cond.image_embed),
+        image_latents=jnp.where(no_latents[:, None, None, None], 0.0, cond.image_latents),
+    )
+
+
+def unconditional(cond: Conditioning) -> Conditioning:
+    """The other half of guidance: no image, but the same trajectory, camera and time ids."""
+    return cond._replace(
+        image_embed=jnp.zeros_like(cond.image_embed),
+        image_latents=jnp.zeros_like(cond.image_latents),
+    )
+
+
+def clip_images(
+    pixels: Float[Array, "b h w 3"], clip_range: str = "unit"
+) -> Float[Array, "b 224 224 3"]:
+    """Resizes and normalises frames in [-1, 1] for CLIP.
+
+    Source: the stock SVD pipeline: Gaussian blur, bicubic resize with aligned corners, CLIP's mean
+    and deviation. Differs for `clip_range = "official"`: the official training maps the frame as if
+    it were in [0, 1], so CLIP sees [-1, 1] where it expects [0, 1].
+    """
+    if clip_range == "official":
+        pixels = 2.0 * pixels - 1.0
+    rows = _clip_resize_matrix(pixels.shape[1])
+    columns = _clip_resize_matrix(pixels.shape[2])
+    resized = jnp.einsum("yh,xw,bhwc->byxc", rows, columns, pixels, precision="highest")
+    return ((resized + 1.0) / 2.0 - CLIP_MEAN) / CLIP_STD
+
+
+def _clip_resize_matrix(size: int) -> Float[np.ndarray, "224 {size}"]:
+    """Blur and resize of one axis are linear: their product, one matrix."""
+    return (_bicubic_matrix(size, CLIP_SIZE) @ _blur_matrix(size, CLIP_SIZE)).astype(np.float32)
+
+
+def _blur_matrix(size: int, target: int) -> Float[np.ndarray, "{size} {size}"]:
+    """Gaussian against aliasing with reflected borders; width and radius as the SVD pipeline's."""
+    sigma = max((size / target - 1.0) / 2.0, 0.001)
+    taps = int(max(4.0 * sigma, 3)) // 2 * 2 + 1
+    offsets = np.arange(taps) - taps // 2
+    weights = np.exp(-(offsets**2) / (2.0 * sigma**2))
+    weights /= weights.sum()
+    matrix = np.zeros((size, size))
+    for offset, weight in zip(offsets, weights, strict=True):
+        source = np.abs(np.arange(size) + offset)
+        source = np.where(source >= size, 2 * (size - 1) - source, source)
+        np.add.at(matrix, (np.arange(size), source), weight)
+    return matrix
+
+
+def _bicubic_matrix(size: int, target: int) -> Float[np.ndarray, "{target} {size}"]:
+    """Cubic convolution (a = -0.75) with aligned corners and repeated borders."""
+    position = np.arange(target) * (size - 1) / (target - 1)
+    base = np.floor(position).astype(int)
+    matrix = np.zeros((target, size))
+    for tap in (-1, 0, 1, 2):
+        weight = _cubic(np.abs(position - (base + tap)))
+        np.add.at(matrix, (np.arange(target), np.clip(base + tap, 0, size - 1)), weight)
+    return matrix
+
+
+def _cubic(distance: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Keys' kernel with a = -0.75 at distances 0..2."""
+    a, d = -0.75, distance
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * (d**3 - 5 * d**2 + 8 * d - 4)
+    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+
+
+def _time_ids(fps: Float[Array, "b"], options: ConditioningOptions) -> Float[Array, "b 3"]:
+    """SVD's order and its convention fps - 1, or the constants of the official training."""
+    strength = jnp.full_like(fps, options.noise_aug_strength)
+    if options.time_ids == "official":
+        constants = (OFFICIAL_FPS_ID, strength, OFFICIAL_MOTION_ID)
+        return jnp.stack([jnp.broadcast_to(number, fps.shape) for number in constants], axis=-1)
+    motion = jnp.full_like(fps, options.motion_bucket_id)
+    return jnp.stack([fps - 1.0, motion, strength], axis=-1)
