@@ -1,53 +1,335 @@
-"""The clip record: the one format that every raw source is turned into.
+"""The file of clip records: a TFDS dataset, written and read without TensorFlow.
 
-Conventions of every geometric field: world axes right-handed with z up, in metres of the scene;
-camera axes as in OpenCV (x right, y down, z forward); `camera_rt` maps world to camera
-(X_cam = R X_world + T); pixel coordinates are (x, y) at the size of the stored frames, the centre of
-the top-left pixel is (0.5, 0.5) and the picture spans [0, width] x [0, height].
+A dataset is a folder `<directory>/<name>/<version>/` that any TFDS user can open:
+
+* `*.array_record-SSSSS-of-NNNNN`, one record per clip in the order written. A record is a
+  `tf.train.Example` whose features have the names of the fields of `Clip`: pictures as
+  `Sequence(Image)` (the JPEG or PNG bytes, untouched), arrays as little-endian `Tensor(bytes)`,
+  names as `Text`, `provenance` as JSON text. `clip.ARRAYS` has the axes and types of the arrays.
+* `metadata.json`: {"clips": [[clip_id, number of frames], ...]} in record order, so that windows
+  can be planned without reading a single frame.
+* `dataset_info.json`, `features.json`: what TFDS writes.
+
+Writing streams: memory is one record. (TFDS's own writer keeps all records in memory and past 1 GB
+spills them with TensorFlow; its own reader can skip the decoding of a picture, but not of a
+sequence of them, without TensorFlow. Hence the few overrides here.)
 """
 
-from typing import Any, NamedTuple
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.proto import tf_example_pb2
 
-Array = np.ndarray
+from posetraj_jax.data.clip import ARRAYS, Array, Clip, check_clip
+from posetraj_jax.errors import UserError, listed
+
+__all__ = ["Clip", "ClipRecords", "check_clip", "find_datasets", "open_dataset", "write_dataset"]
+
+DATASET_NAME = "posetraj_clips"
+VERSION = "1.0.0"
+MAKE_DATA = "python -m data_prep.render_posetraj10k --out DIR"
+TEXTS = ("clip_id", "source", "licence")
 
 
-class Clip(NamedTuple):
-    """One video clip with its annotations; f frames, p tracked points, o objects (any may vary)."""
+class ClipDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """The TFDS builder of clip records: the schema, and a writer that streams."""
 
-    clip_id: str
-    """Unique within the dataset; letters, digits, '-', '_' and '.' only."""
-    frames_jpeg: tuple[bytes, ...]
-    """f RGB frames, each JPEG-encoded, all of one size."""
-    masks_png: tuple[bytes, ...]
-    """f single-channel 8-bit PNGs of the frames' size: 0 = background, i = object i - 1."""
-    fps: float
-    """Frames per second."""
-    tracks_px: Float32[Array, "f p 2"]
-    """Position (x, y) of each tracked point in each frame; may lie outside the picture."""
-    tracks_visible: Bool[Array, "f p"]
-    """True where the point is inside the picture and nothing is in front of it."""
-    track_kinds: tuple[str, ...]
-    """p names: 'floor' (on the ground under the object), 'centre', 'surface' or 'object'."""
-    track_objects: Int32[Array, "p"]
-    """Which object (0-based) a point belongs to; -1 for none."""
-    box_world: Float32[Array, "f o 8 3"]
-    """Corners of the oriented 3D box. Corner 4 z + 2 y + x, each 0 or 1 along the object's axes."""
-    box_px: Float32[Array, "f o 8 2"]
-    """The same corners projected, pixels."""
-    object_pose: Float32[Array, "f o 4 4"]
-    """6D pose: object-to-world rigid transforms (rotation and translation, no scale)."""
-    camera_k: Float32[Array, "f 3 3"]
-    """Intrinsics in pixels of the stored frames."""
-    camera_rt: Float32[Array, "f 3 4"]
-    """World-to-camera extrinsics [R | T]."""
-    camera_known: bool
-    """False for real video without cameras: then `camera_k` and `camera_rt` hold zeros."""
-    source: str
-    """Where the clip comes from, such as 'posetraj10k/bpy-5.0.1'."""
-    licence: str
-    """SPDX identifier or the name of the licence of the frames."""
-    provenance: dict[str, Any]
-    """Free JSON: seed, path kind, object name, and all else needed to make the clip again."""
+    VERSION = tfds.core.Version(VERSION)
+
+    def __init__(self, *, clips: Iterable[Clip], name: str, clips_per_shard: int, data_dir: str):
+        self.name = name
+        self._clips, self._clips_per_shard = clips, clips_per_shard
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Video clips with tracks, boxes, poses and cameras.",
+            features=_features(),
+            disable_shuffling=True,  # the records lie in the order of the index
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, clip in enumerate(self._clips):
+            check_clip(clip)
+            self.info.metadata["clips"].append([clip.clip_id, len(clip.frames_jpeg)])
+            yield index, _to_example(clip)
+
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        # TFDS calls this with `data_path` in a temporary folder that it renames on success.
+        template = self._get_filename_template(split_name="train")
+        self.info.metadata["clips"] = []
+        lengths, num_bytes = self._write_shards(template)
+        split = tfds.core.SplitInfo(
+            name="train", shard_lengths=lengths, num_bytes=num_bytes, filename_template=template
+        )
+        self.info.set_splits(tfds.core.splits.SplitDict([split]))
+
+    def _write_shards(self, template: tfds.core.ShardedFileTemplate) -> tuple[list[int], int]:
+        """Streams the clips into shards, which get their names (with the total) at the end."""
+        parts: list[Path] = []
+        lengths: list[int] = []
+        num_bytes, writer = 0, None
+        try:
+            for index, example in self._generate_examples():
+                if index % self._clips_per_shard == 0:
+                    if writer:
+                        writer.close()
+                    parts.append(Path(self.data_path) / f"part-{len(parts):05d}")
+                    lengths.append(0)
+                    writer = ArrayRecordWriter(str(parts[-1]), "group_size:1")
+                record = _serialized(self.info.features, example)
+                writer.write(record)
+                lengths[-1] += 1
+                num_bytes += len(record)
+        finally:
+            if writer:
+                writer.close()
+        for shard, part in enumerate(parts):
+            part.rename(template.sharded_filepath(shard_index=shard, num_shards=len(parts)))
+        return lengths, num_bytes
+
+
+def _features() -> tfds.features.FeaturesDict:
+    features = tfds.features
+    tensors = {
+        name: features.Tensor(
+            shape=[int(axis) if axis.isdigit() else None for axis in axes.split()],
+            dtype=dtype,
+            encoding="bytes",
+        )
+        for name, (axes, dtype) in ARRAYS.items()
+    }
+    return features.FeaturesDict(
+        {
+            **{name: features.Text() for name in (*TEXTS, "provenance")},
+            **tensors,
+            "frames_jpeg": features.Sequence(features.Image(encoding_format="jpeg")),
+            "masks_png": features.Sequence(
+                features.Image(shape=(None, None, 1), encoding_format="png")
+            ),
+            "fps": features.Tensor(shape=(), dtype=np.float64, encoding="bytes"),
+            "track_kinds": features.Sequence(features.Text()),
+            "camera_known": features.Scalar(np.bool_),
+        }
+    )
+
+
+def _to_example(clip: Clip) -> dict[str, Any]:
+    return clip._asdict() | {
+        "fps": np.float64(clip.fps),
+        "frames_jpeg": list(clip.frames_jpeg),
+        "masks_png": list(clip.masks_png),
+        "track_kinds": list(clip.track_kinds),
+        "provenance": json.dumps(clip.provenance, sort_keys=True),
+    }
+
+
+def _serialized(features: tfds.features.FeaturesDict, example: dict[str, Any]) -> bytes:
+    # Protobuf maps have no order of their own: without this, equal clips give unequal files.
+    proto = tf_example_pb2.Example.FromString(features.serialize_example(example))
+    return proto.SerializeToString(deterministic=True)
+
+
+def write_dataset(
+    clips: Iterable[Clip], directory: Path, *, name: str = DATASET_NAME, clips_per_shard: int = 256
+) -> Path:
+    """Writes clips as a TFDS dataset and returns its folder, `<directory>/<name>/<version>`.
+
+    Clips are taken one at a time and may come from a generator. The folder appears only when all is
+    written; equal clips give equal bytes.
+
+    Args:
+        clips: at least one clip; ids must differ.
+        directory: TFDS data_dir; made if absent.
+        name: dataset name, in lower case letters, digits and '_'.
+        clips_per_shard: clips in one file.
+
+    Raises:
+        UserError: if the dataset exists, a clip is not legal, an id comes twice, or none comes.
+    """
+    folder = Path(directory) / name / VERSION
+    if folder.exists():
+        raise UserError(
+            f"The dataset cannot be written to {folder}",
+            expected="a folder that does not exist yet",
+            got="an existing one",
+            fix="delete it, or choose another directory or name",
+        )
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    builder = ClipDataset(
+        clips=_distinct(clips, folder),
+        name=name,
+        clips_per_shard=clips_per_shard,
+        data_dir=str(directory),
+    )
+    with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one, and nothing is downloaded
+        builder.download_and_prepare(download_dir=downloads)
+    return folder
+
+
+def _distinct(clips: Iterable[Clip], folder: Path) -> Iterator[Clip]:
+    seen: set[str] = set()
+    for clip in clips:
+        if clip.clip_id in seen:
+            raise UserError(
+                f"Clip id {clip.clip_id!r} comes twice while writing {folder}",
+                expected="a different id for every clip",
+                got=f"it again as clip number {len(seen)}",
+                fix="mend the script that made the clips",
+            )
+        seen.add(clip.clip_id)
+        yield clip
+    if not seen:
+        raise UserError(
+            f"No dataset was written to {folder}",
+            expected="at least one clip",
+            got="none",
+            fix="check what the script was given as its source",
+        )
+
+
+class ClipRecords:
+    """Random access to the clips of a dataset; pictures stay encoded. May be pickled."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self._open()
+
+    def _open(self) -> None:
+        """Reads the index; the record files are opened at the first access."""
+        try:
+            info = tfds.builder_from_directory(str(self.folder))
+            index = info.info.metadata["clips"]
+            self._source = info.as_data_source(
+                "train", deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+            )
+            self._files = [str(path) for path in info.info.splits["train"].filepaths]
+            self._lengths = list(info.info.splits["train"].shard_lengths)
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+            raise _unreadable(self.folder, f"{type(error).__name__}: {error}") from error
+        self.clip_ids: tuple[str, ...] = tuple(str(clip_id) for clip_id, _ in index)
+        self.num_frames: tuple[int, ...] = tuple(int(count) for _, count in index)
+        self._num_read = 0
+        missing = [path for path in self._files if not Path(path).is_file()]
+        if missing or len(index) != len(self._source):
+            got = f"no {', '.join(missing)}" if missing else f"{len(self._source)} records"
+            raise _unreadable(self.folder, f"{got}; the index lists {len(index)} clips")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def __getitem__(self, index: int) -> Clip:
+        """Reads one clip.
+
+        Raises:
+            UserError: naming the file and the record, if it is truncated or corrupt.
+        """
+        try:
+            clip = _from_record(self._source[index])
+        except (RuntimeError, ValueError, KeyError, TypeError, DecodeError) as error:
+            raise self._broken(index, error) from error
+        if clip.clip_id != self.clip_ids[index]:
+            raise self._broken(index, ValueError(f"the record holds clip {clip.clip_id!r}"))
+        self._num_read += 1
+        return clip
+
+    def _broken(self, index: int, error: Exception) -> UserError:
+        shard, position = 0, index
+        while position >= self._lengths[shard]:
+            position -= self._lengths[shard]
+            shard += 1
+        return UserError(
+            f"Record {position} of {self._files[shard]} cannot be read",
+            expected=f"clip {self.clip_ids[index]!r}, as the dataset's index says",
+            got=f"{error} (records read before it: {self._num_read})",
+            fix="the file is truncated or damaged: copy it again, or make the data again",
+        )
+
+
+def open_dataset(directory: Path) -> ClipRecords:
+    """Opens what `write_dataset` wrote, given its data_dir, its name folder or its version folder.
+
+    Raises:
+        UserError: if there is no dataset or more than one, or it cannot be read.
+    """
+    directory = Path(directory)
+    folders = find_datasets(directory)
+    if len(folders) == 1:
+        return ClipRecords(folders[0])
+    if folders:
+        got = "several:" + listed([str(folder) for folder in folders])
+        fix = "give one of these paths"
+    else:
+        got = "no such folder" if not directory.is_dir() else "a folder without dataset_info.json"
+        fix = f"make data: {MAKE_DATA}"
+    raise UserError(
+        f"There are no clips to read in {directory}",
+        expected="the folder of one dataset of clip records",
+        got=got,
+        fix=fix,
+    )
+
+
+def find_datasets(directory: Path) -> list[Path]:
+    """Lists the version folders of the datasets in, or just below, a folder."""
+    patterns = ("dataset_info.json", "*/dataset_info.json", "*/*/dataset_info.json")
+    found = {path.parent for pattern in patterns for path in Path(directory).glob(pattern)}
+    return sorted(path for path in found if not path.name.startswith("incomplete."))
+
+
+def _unreadable(folder: Path, got: str) -> UserError:
+    return UserError(
+        f"The dataset in {folder} cannot be opened",
+        expected="dataset_info.json, features.json, metadata.json and every record file",
+        got=got,
+        fix=f"copy the folder again, or make the data again: {MAKE_DATA}",
+    )
+
+
+def _from_record(record: bytes) -> Clip:
+    features = tf_example_pb2.Example.FromString(record).features.feature
+    missing = [name for name in (*TEXTS, "frames_jpeg", "provenance") if name not in features]
+    if missing:
+        raise ValueError(f"no {', '.join(missing)} in the record")
+    texts = {name: features[name].bytes_list.value[0].decode() for name in TEXTS}
+    kinds = (kind.decode() for kind in features["track_kinds"].bytes_list.value)
+    return Clip(
+        **texts,
+        **{name: _array(features, name) for name in ARRAYS},
+        frames_jpeg=tuple(features["frames_jpeg"].bytes_list.value),
+        masks_png=tuple(features["masks_png"].bytes_list.value),
+        fps=float(np.frombuffer(features["fps"].bytes_list.value[0], "<f8")[0]),
+        track_kinds=tuple(kinds),
+        camera_known=bool(features["camera_known"].int64_list.value[0]),
+        provenance=json.loads(features["provenance"].bytes_list.value[0]),
+    )
+
+
+def _array(features: Any, name: str) -> Array:
+    axes, dtype = ARRAYS[name]
+    letters = axes.split()
+    if sum(not letter.isdigit() for letter in letters) > 1:  # TFDS then stores the shape beside it
+        shape = list(features[f"{name}/shape"].int64_list.value)
+        data = features[f"{name}/value"].bytes_list.value[0]
+    else:
+        shape = [int(letter) if letter.isdigit() else -1 for letter in letters]
+        data = features[name].bytes_list.value[0]
+    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)

@@ -1,0 +1,12 @@
+"""Runs before any test module: 8 fake CPU devices, and flags that Grain's workers may read."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+from absl import flags  # noqa: E402  (jax may be imported only after the environment is set)
+
+flags.FLAGS.mark_as_parsed()

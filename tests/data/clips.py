@@ -1,0 +1,56 @@
+"""Small clips for the tests of the data path: every number is chosen so that it can be recognised."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from posetraj_jax.data.records import Clip
+
+HEIGHT, WIDTH = 64, 128
+
+
+def jpeg(frame: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def png(frame: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def grey(level: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def make_clip(number: int = 0, num_frames: int = 16, **changes) -> Clip:
+    """Frame t of clip c is flat grey 10 c + t; the floor point moves 2 px right in each frame."""
+    time = np.arange(num_frames, dtype=np.float32)
+    floor = np.stack([40 + 2 * time, np.full_like(time, 50)], axis=-1)
+    corners = np.array([(x, y, z) for z in (0, 1) for y in (0, 1) for x in (0, 1)], np.float32)
+    projected = corners[:, :2] * [30, 12] + corners[:, 2:] * [0, -20] + [30, 40]
+    pose = np.eye(4, dtype=np.float32)
+    camera_rt = np.concatenate([np.eye(3), [[1], [2], [3]]], axis=1).astype(np.float32)
+    clip = Clip(
+        clip_id=f"clip-{number:03d}",
+        frames_jpeg=tuple(jpeg(grey(10 * number + t)) for t in range(num_frames)),
+        masks_png=tuple(png(np.zeros((HEIGHT, WIDTH), np.uint8)) for _ in range(num_frames)),
+        fps=29.97,
+        tracks_px=np.stack([floor, floor - [0, 10]], axis=1).astype(np.float32),
+        tracks_visible=np.ones((num_frames, 2), bool),
+        track_kinds=("floor", "centre"),
+        track_objects=np.zeros(2, np.int32),
+        box_world=np.tile(corners, (num_frames, 1, 1, 1)),
+        box_px=np.tile(projected.astype(np.float32), (num_frames, 1, 1, 1)),
+        object_pose=np.tile(pose, (num_frames, 1, 1, 1)),
+        camera_k=np.tile(np.eye(3, dtype=np.float32), (num_frames, 1, 1)),
+        camera_rt=np.tile(camera_rt, (num_frames, 1, 1)),
+        camera_known=True,
+        source="test",
+        licence="CC0-1.0",
+        provenance={"number": number},
+    )
+    return clip._replace(**changes)
