@@ -1,0 +1,190 @@
+"""The trajectory ControlNet: a copy of the UNet's encoder that reads trajectory maps."""
+
+import dataclasses
+import itertools
+from typing import Any, Literal, Self
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from posetraj_jax import tree
+from posetraj_jax.models.stages import TINY, Encoder, EncoderConfig, Residuals
+from posetraj_jax.nn.layers import Initializer, Make, zeros
+from posetraj_jax.structs import CAMERA_NUMBERS, MAP_CHANNELS
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlNetConfig(EncoderConfig):
+    """Architecture of the ControlNet: the UNet's encoder and how it is conditioned."""
+
+    conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
+    """Channels of the map embedding; each step after the first halves the resolution."""
+    camera: bool = False
+    """Whether the maps' features are mixed with the camera (`cc_projection`)."""
+    camera_init: Literal["zero", "uniform"] = "zero"
+    """Start of the camera's columns; "uniform" is the official ±1/sqrt(268)."""
+    residual_multiplicity: tuple[int, ...] = (1,) * 12
+    """How often each residual is added to its skip connection; see
+    `official_residual_multiplicity`."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        skips, given = len(self.skip_channels), len(self.residual_multiplicity)
+        if given != skips:
+            raise ValueError(f"residual_multiplicity needs {skips} numbers, one per skip, got {given}")
+        if len(self.conditioning_embedding_out_channels) != 4:
+            raise ValueError("conditioning_embedding_out_channels needs 4 numbers: 3 halvings to /8")
+        if self.camera_init not in ("zero", "uniform"):
+            raise ValueError(f'camera_init is "zero" or "uniform", got {self.camera_init!r}')
+
+    @classmethod
+    def tiny(cls, **overrides: Any) -> Self:
+        """The partner of `UNetConfig.tiny`."""
+        small = {
+            "conditioning_embedding_out_channels": (16, 32, 64, 64),
+            "residual_multiplicity": (1,) * 8,
+        }
+        return cls(**TINY | small | overrides)
+
+
+def official_residual_multiplicity(config: EncoderConfig) -> tuple[int, ...]:
+    """How often the official UNet adds each residual: (4,4,4,4,3,3,3,2,2,2,1,1) for SVD.
+
+    Source: its loop over the stages adds, after each stage, all residuals to all skip connections
+    gathered so far.
+    """
+    per_stage = [config.layers_per_block + 1] * (config.num_levels - 1) + [config.layers_per_block]
+    gathered = list(itertools.accumulate(per_stage, initial=1))[1:]
+    return tuple(sum(k < count for count in gathered) for k in range(gathered[-1]))
+
+
+class MapEmbedding(nnx.Module):
+    """Convolutions from trajectory maps at pixel resolution to features at latent resolution.
+
+    Source: 2-D convolutions per frame (the paper's text says 3-D). The camera, where there is one,
+    is mixed in before the last convolution, which starts at zero.
+    """
+
+    def __init__(self, config: ControlNetConfig, make: Make):
+        channels = config.conditioning_embedding_out_channels
+        self.conv_in = make.conv(MAP_CHANNELS, channels[0])
+        blocks = []
+        for c_in, c_out in itertools.pairwise(channels):
+            blocks += [make.conv(c_in, c_in), make.conv(c_in, c_out, strides=2)]
+        self.blocks = nnx.List(blocks)
+        if config.camera:
+            c = channels[-1]
+            init = _camera_kernel(config.camera_init)
+            self.cc_projection = make.linear(c + CAMERA_NUMBERS, c, kernel_init=init)
+        self.conv_out = make.conv(channels[-1], config.block_out_channels[0], kernel_init=zeros)
+
+    def __call__(
+        self,
+        maps_pixels: Float[Array, "b f H W 3"],
+        camera_rt: Float[Array, "b f 12"] | None = None,
+    ) -> Float[Array, "b f h w c"]:
+        """Features of the maps; without a camera the projection is skipped altogether."""
+        x = jax.nn.silu(self.conv_in(maps_pixels))
+        for conv in self.blocks:
+            x = jax.nn.silu(conv(x))
+        if camera_rt is not None:
+            everywhere = (*x.shape[:-1], CAMERA_NUMBERS)
+            camera = jnp.broadcast_to(camera_rt[:, :, None, None, :], everywhere)
+            x = self.cc_projection(jnp.concatenate([x, camera.astype(x.dtype)], axis=-1))
+        return self.conv_out(x)
+
+
+def _camera_kernel(start: str) -> Initializer:
+    """Identity on the features; the camera's rows zero or U(±1/sqrt(number of inputs))."""
+
+    def init(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
+        d_in, d_out = shape
+        camera = jnp.zeros((d_in - d_out, d_out), dtype)
+        if start == "uniform":
+            camera = jax.random.uniform(key, camera.shape, dtype, -1.0, 1.0) * d_in**-0.5
+        return jnp.concatenate([jnp.eye(d_out, dtype=dtype), camera])
+
+    return init
+
+
+class ControlNet(Encoder):
+    """Turns trajectory maps, and optionally the camera, into residuals for the UNet.
+
+    Source: the official Traj-ControlNet. Differs: maps are embedded by a separate call, because
+    their features do not depend on the noise level; `residual_multiplicity` is all ones.
+    """
+
+    def __init__(self, config: ControlNetConfig, make: Make):
+        super().__init__(config, make)
+        self.controlnet_cond_embedding = MapEmbedding(config, make)
+        self.controlnet_down_blocks = nnx.List(
+            [make.conv(c, c, (1, 1), kernel_init=zeros) for c in config.skip_channels]
+        )
+        c_mid = config.block_out_channels[-1]
+        self.controlnet_mid_block = make.conv(c_mid, c_mid, (1, 1), kernel_init=zeros)
+
+    def encode_maps(
+        self,
+        maps_pixels: Float[Array, "b f H W 3"],
+        camera_rt: Float[Array, "b f 12"] | None = None,
+    ) -> Float[Array, "b f h w c"]:
+        """Features of trajectory maps in [-1, 1] at 8 times the latents' resolution.
+
+        Independent of the noise level: when sampling, call it once per video. `camera_rt` is
+        normalised extrinsics, zeros where dropped, or None without a camera branch.
+
+        Raises:
+            ValueError: A camera is given to a network without a camera branch.
+        """
+        if camera_rt is not None and not self.config.camera:
+            raise ValueError("camera_rt is given, but this ControlNet has no camera branch")
+        return self.controlnet_cond_embedding(maps_pixels, camera_rt)
+
+    def __call__(
+        self,
+        sample: Float[Array, "b f h w c_in"],
+        c_noise: Float[Array, "b"],
+        image_embed: Float[Array, "b d"],
+        time_ids: Float[Array, "b 3"],
+        map_features: Float[Array, "b f h w c0"],
+        scale: float | Float[Array, ""] = 1.0,
+    ) -> Residuals:
+        """The residuals, times `scale` and the configured multiplicity; for any noise level."""
+        temb, context = self.embed_time(c_noise, time_ids), image_embed.astype(self.dtype)
+        hidden = self.conv_in(sample) + map_features.astype(self.dtype)
+        skips, mid = self.encode(hidden, temb, context)
+        scale = jnp.asarray(scale, self.dtype)
+        taps = zip(
+            self.controlnet_down_blocks, skips, self.config.residual_multiplicity, strict=True
+        )
+        return Residuals(
+            skips=tuple(conv(skip) * (times * scale) for conv, skip, times in taps),
+            mid=self.controlnet_mid_block(mid) * scale,
+        )
+
+
+ENCODER_PARTS = ("conv_in", "time_embedding", "down_blocks", "mid_block")
+
+
+def init_from_unet(
+    controlnet_params: dict[str, Any], unet_params: dict[str, Any], *, copy_add_embedding: bool = True
+) -> dict[str, Any]:
+    """The ControlNet's parameters with the encoder copied from a UNet.
+
+    Copies `conv_in`, `time_embedding`, `down_blocks`, `mid_block` and `add_embedding`, in the
+    ControlNet's dtypes and into arrays of their own, so that donating them leaves the UNet alone.
+    Source: from_unet. Differs: the official code leaves `add_embedding` at its random start, so
+    the ControlNet cannot read the time ids at first (`copy_add_embedding=False`).
+
+    Raises:
+        ValueError: The two encoders differ in names or shapes.
+    """
+    parts = (*ENCODER_PARTS, *(("add_embedding",) if copy_add_embedding else ()))
+    own = {part: controlnet_params[part] for part in parts}
+    source = {part: unet_params[part] for part in parts}
+    if problems := tree.differences(own, source, dtypes=False):
+        raise ValueError("the UNet's encoder does not fit:\n  " + "\n  ".join(problems))
+    copied = jax.tree.map(lambda to, x: jnp.array(x, dtype=to.dtype, copy=True), own, source)
+    return controlnet_params | copied

@@ -1,0 +1,77 @@
+"""Attention: between the tokens of one sequence, and to a context of a single token."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from posetraj_jax.nn.layers import Make
+
+TemporalContext = Literal["batch_major", "interleaved"]
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head attention of a sequence to itself; the output projection always has a bias."""
+
+    def __init__(self, d: int, heads: int, make: Make, *, qkv_bias: bool = False):
+        self.to_q = make.linear(d, d, bias=qkv_bias)
+        self.to_k = make.linear(d, d, bias=qkv_bias)
+        self.to_v = make.linear(d, d, bias=qkv_bias)
+        self.to_out = make.linear(d, d)
+        self.heads = heads
+
+    def __call__(self, x: Float[Array, "*batch n d"]) -> Float[Array, "*batch n d"]:
+        """Attends along `n`; softmax in float32."""
+        q, k, v = (self._heads(project(x)) for project in (self.to_q, self.to_k, self.to_v))
+        # The library takes one batch axis: frames attend separately, so they join the clips.
+        q, k, v = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
+        return self.to_out(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))
+
+    def over_frames(self, x: Float[Array, "b f n d"]) -> Float[Array, "b f n d"]:
+        """Attends along `f`, every token position by itself; softmax in float32.
+
+        A clip has few frames, so the scores are small and the plain products are the fast form;
+        the frame axis stays where it is.
+        """
+        q, k, v = (self._heads(project(x)) for project in (self.to_q, self.to_k, self.to_v))
+        scores = jnp.einsum("bfnke,bgnke->bnkfg", q, k, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1).astype(v.dtype)
+        mixed = jnp.einsum("bnkfg,bgnke->bfnke", weights, v)
+        return self.to_out(mixed.reshape(x.shape))
+
+    def _heads(self, x: Array) -> Array:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+
+class TokenAttention(nnx.Module):
+    """Cross-attention to one token: whatever the queries, its softmax is 1 and its output the value.
+
+    Differs: SVD also has `to_q`, `to_k` and a norm for the queries here. They cannot reach the
+    output, so they are left out.
+    """
+
+    def __init__(self, d: int, context_dim: int, make: Make):
+        self.to_v = make.linear(context_dim, d, bias=False)
+        self.to_out = make.linear(d, d)
+
+    def __call__(self, context: Float[Array, "b context_dim"]) -> Float[Array, "b d"]:
+        """What every query position of a clip receives."""
+        return self.to_out(self.to_v(context))
+
+
+def spread_over_positions(
+    vectors: Float[Array, "b d"], n: int, order: TemporalContext
+) -> Float[Array, "b 1 #n d"]:
+    """Lays one vector per clip out over token positions, for the temporal blocks.
+
+    "batch_major" gives every position its own clip's vector. "interleaved" reproduces diffusers
+    before 0.28, which laid the contexts out pixel by pixel while the queries went clip by clip:
+    query row r = b·n + s receives the vector of clip r mod B. With one clip both are the same.
+    """
+    if order == "batch_major":
+        return vectors[:, None, None, :]
+    b = vectors.shape[0]
+    clip_of_row = (jnp.arange(b * n) % b).reshape(b, n)
+    return vectors[clip_of_row][:, None]

@@ -1,0 +1,128 @@
+"""The layers every block is made of. One maker carries compute type, initialisation and keys."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+Remat = Literal["none", "blocks", "dots"]
+Initializer = Callable[..., Any]
+
+NUM_GROUPS = 32
+OVER_FRAME = (-3, -2)
+OVER_CLIP = (-4, -3, -2)
+
+_default_kernel = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+zeros = jax.nn.initializers.zeros
+
+
+class Make:
+    """Makes the layers of one network: what they compute in and how their parameters start.
+
+    Kernels start as U(±1/sqrt(fan_in)), PyTorch's default. Differs: biases start at zero, where
+    PyTorch draws them too. Parameters are float32 and are cast to `dtype` where they are used.
+
+    `params()` is the one method flax asks of its key sources. Counting in Python instead of in
+    `nnx.Rngs` keeps abstract initialisation linear in the number of leaves.
+    """
+
+    def __init__(self, key: Any, dtype: Any, remat: Remat):
+        self.dtype, self.remat = dtype, remat
+        self._key, self._count = key, 0
+
+    def params(self) -> Any:
+        """The next key; every call gives another one."""
+        self._count += 1
+        return jax.random.fold_in(self._key, self._count)
+
+    def linear(
+        self, d_in: int, d_out: int, *, bias: bool = True, kernel_init: Initializer | None = None
+    ) -> nnx.Linear:
+        """A matrix on the last axis."""
+        init = kernel_init or _default_kernel
+        return nnx.Linear(
+            d_in, d_out, use_bias=bias, kernel_init=init, dtype=self.dtype, rngs=self
+        )
+
+    def conv(
+        self, c_in: int, c_out: int, kernel: tuple[int, ...] = (3, 3), **options: Any
+    ) -> nnx.Conv:
+        """A convolution, channels last; extra leading axes are batch axes.
+
+        Pads k // 2 on both sides as PyTorch does: "SAME" would pad a stride-2 kernel elsewhere.
+        `options` (`strides`, `padding`, `use_bias`, `kernel_init`) go to `nnx.Conv`.
+        """
+        defaults = {"padding": [(k // 2, k // 2) for k in kernel], "kernel_init": _default_kernel}
+        return nnx.Conv(c_in, c_out, kernel, **defaults | options, dtype=self.dtype, rngs=self)
+
+    def layer_norm(self, d: int) -> nnx.LayerNorm:
+        """Layer normalisation with float32 statistics and eps 1e-5."""
+        return nnx.LayerNorm(
+            d, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, rngs=self
+        )
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation over 32 groups, from moments per channel.
+
+    Reducing each channel first and then 10 channels of a group reads the activations in their own
+    layout; the usual reshape to groups does not vectorise. The variance is taken around the mean
+    (two passes), because E[x²]-E[x]² loses digits in float32.
+    """
+
+    def __init__(self, channels: int, make: Make, eps: float, axes: tuple[int, ...] = OVER_FRAME):
+        self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.eps, self.axes, self.dtype = eps, axes, make.dtype
+
+    def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
+        """Normalises over the group's channels and `axes`: one frame, or all frames of a clip."""
+        x32 = x.astype(jnp.float32)
+        centred = x32 - self._group_mean(x32)
+        inverse_std = jax.lax.rsqrt(self._group_mean(jnp.square(centred)) + self.eps)
+        scale = self.scale[...].astype(jnp.float32)
+        y = centred * (inverse_std * scale) + self.bias[...].astype(jnp.float32)
+        return y.astype(self.dtype)
+
+    def _group_mean(self, x: Array) -> Array:
+        per_channel = jnp.mean(x, axis=self.axes, keepdims=True)
+        grouped = per_channel.reshape(*per_channel.shape[:-1], NUM_GROUPS, -1)
+        mean = jnp.mean(grouped, axis=-1, keepdims=True)
+        return jnp.broadcast_to(mean, grouped.shape).reshape(per_channel.shape)
+
+
+class Blend(nnx.Module):
+    """Mixes a spatial and a temporal branch with one learned weight: the only place that does.
+
+    Source: spatial weight sigmoid(mix_factor), temporal the rest; the VAE decoder swaps the roles
+    (`temporal_weight`). Starts at mix_factor 0.5 in the UNet and 0 in the VAE.
+    """
+
+    def __init__(self, start: float, make: Make, *, swap: bool = False):
+        self.mix_factor = nnx.Param(jnp.full((1,), start, jnp.float32))
+        self.swap, self.dtype = swap, make.dtype
+
+    def __call__(
+        self, spatial: Float[Array, "*axes"], temporal: Float[Array, "*axes"]
+    ) -> Float[Array, "*axes"]:
+        """The weighted mean of the branches, computed in float32."""
+        weight = jax.nn.sigmoid(self.mix_factor[...].astype(jnp.float32))
+        if self.swap:
+            weight = 1.0 - weight
+        mixed = weight * spatial.astype(jnp.float32) + (1.0 - weight) * temporal.astype(jnp.float32)
+        return mixed.astype(self.dtype)
+
+
+def checkpointed(block: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    """`block`, recomputed in the backward pass as `remat` says.
+
+    "none" stores what autodiff wants, "blocks" stores the block's inputs only, "dots" also the
+    results of matrix products and convolutions. Values and gradients are the same.
+    """
+    if remat == "none":
+        return block
+    policy = jax.checkpoint_policies.dots_saveable if remat == "dots" else None
+    return jax.checkpoint(lambda *args: block(*args), policy=policy)

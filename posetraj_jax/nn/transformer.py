@@ -1,0 +1,119 @@
+"""The transformer of the video blocks: attention in space, attention in time, and their blend."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from posetraj_jax.nn.attention import (
+    SelfAttention,
+    TemporalContext,
+    TokenAttention,
+    spread_over_positions,
+)
+from posetraj_jax.nn.embeddings import EmbeddingMLP, sinusoid
+from posetraj_jax.nn.layers import Blend, GroupNorm, Make
+
+EXPANSION = 4
+
+
+class FeedForward(nnx.Module):
+    """GEGLU: half of the first projection is the value, the other half its gate (exact GELU)."""
+
+    def __init__(self, d: int, make: Make):
+        self.proj_in = make.linear(d, 2 * EXPANSION * d)
+        self.proj_out = make.linear(EXPANSION * d, d)
+
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        """The update, without the residual."""
+        value, gate = jnp.split(self.proj_in(x), 2, axis=-1)
+        return self.proj_out(value * jax.nn.gelu(gate, approximate=False))
+
+
+class SpatialBlock(nnx.Module):
+    """Self-attention within each frame, the image context, feed-forward."""
+
+    def __init__(self, d: int, heads: int, context_dim: int, make: Make):
+        self.norm1 = make.layer_norm(d)
+        self.attn1 = SelfAttention(d, heads, make)
+        self.attn2 = TokenAttention(d, context_dim, make)
+        self.norm3 = make.layer_norm(d)
+        self.ff = FeedForward(d, make)
+
+    def __call__(
+        self, x: Float[Array, "b f n d"], context: Float[Array, "b context_dim"]
+    ) -> Float[Array, "b f n d"]:
+        """Tokens after the block."""
+        x += self.attn1(self.norm1(x))
+        x += self.attn2(context)[:, None, None, :]
+        return x + self.ff(self.norm3(x))
+
+
+class TemporalBlock(nnx.Module):
+    """Feed-forward, self-attention along the frames of each position, the image context, feed-forward."""
+
+    def __init__(
+        self, d: int, heads: int, context_dim: int, make: Make, order: TemporalContext
+    ):
+        self.norm_in = make.layer_norm(d)
+        self.ff_in = FeedForward(d, make)
+        self.norm1 = make.layer_norm(d)
+        self.attn1 = SelfAttention(d, heads, make)
+        self.attn2 = TokenAttention(d, context_dim, make)
+        self.norm3 = make.layer_norm(d)
+        self.ff = FeedForward(d, make)
+        self.order = order
+
+    def __call__(
+        self, x: Float[Array, "b f n d"], context: Float[Array, "b context_dim"]
+    ) -> Float[Array, "b f n d"]:
+        """Tokens after the block."""
+        x += self.ff_in(self.norm_in(x))
+        x += self.attn1.over_frames(self.norm1(x))
+        x += spread_over_positions(self.attn2(context), x.shape[2], self.order)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatioTemporalTransformer(nnx.Module):
+    """Pairs of a spatial and a temporal block, blended after each pair, inside one residual.
+
+    The temporal block of a pair sees the spatial block's output plus an embedding of the frame
+    index; positions in the image are not embedded.
+    """
+
+    def __init__(
+        self,
+        d: int,
+        heads: int,
+        make: Make,
+        *,
+        context_dim: int,
+        depth: int = 1,
+        order: TemporalContext = "batch_major",
+    ):
+        self.norm = GroupNorm(d, make, eps=1e-6)
+        self.proj_in = make.linear(d, d)
+        self.transformer_blocks = nnx.List(
+            [SpatialBlock(d, heads, context_dim, make) for _ in range(depth)]
+        )
+        self.temporal_transformer_blocks = nnx.List(
+            [TemporalBlock(d, heads, context_dim, make, order) for _ in range(depth)]
+        )
+        self.time_pos_embed = EmbeddingMLP(d, EXPANSION * d, d, make)
+        self.time_mixer = Blend(0.5, make)
+        self.proj_out = make.linear(d, d)
+
+    def __call__(
+        self, x: Float[Array, "b f h w d"], context: Float[Array, "b context_dim"]
+    ) -> Float[Array, "b f h w d"]:
+        """The activations after the transformer."""
+        b, f, h, w, d = x.shape
+        tokens = self.proj_in(self.norm(x)).reshape(b, f, h * w, d)
+        frame_index = jnp.arange(f, dtype=jnp.float32)
+        frame_embed = self.time_pos_embed(sinusoid(frame_index, d))[:, None, :]
+        for spatial, temporal in zip(
+            self.transformer_blocks, self.temporal_transformer_blocks, strict=True
+        ):
+            tokens = spatial(tokens, context)
+            tokens = self.time_mixer(tokens, temporal(tokens + frame_embed, context))
+        return self.proj_out(tokens).reshape(x.shape) + x
