@@ -1,6 +1,7 @@
 """What happens to the pictures of a clip: decode within bounds, window, resize. All uint8."""
 
 import io
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -42,6 +43,24 @@ def decode_rgb(data: bytes, where: str) -> UInt8[Array, "h w 3"]:
                 got=f"{len(data)} bytes of {image.format}, {error}",
                 fix="make this clip again, or delete it from the data",
             ) from error
+
+
+def decode_frames(pictures: Mapping[str, bytes]) -> UInt8[Array, "f h w 3"]:
+    """Decodes the pictures of a window, given what to call each in a message and its bytes.
+
+    Raises:
+        UserError: naming a picture that cannot be decoded or has another size than the first.
+    """
+    frames = [decode_rgb(data, where) for where, data in pictures.items()]
+    for where, frame in zip(pictures, frames, strict=True):
+        if frame.shape != frames[0].shape:
+            raise UserError(
+                f"The pictures of a clip differ in size: {where}",
+                expected=f"{frames[0].shape[1]}x{frames[0].shape[0]}, as the first",
+                got=f"{frame.shape[1]}x{frame.shape[0]}",
+                fix="make this clip again, or delete it from the data",
+            )
+    return np.stack(frames)
 
 
 def _open(data: bytes, where: str) -> Image.Image:

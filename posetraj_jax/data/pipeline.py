@@ -1,0 +1,267 @@
+"""From clips on disk to batches: shuffle, shard, window, decode, draw, resize, batch. With Grain.
+
+Every choice depends on the seed and on the position in the endless stream of clips, never on
+threads, worker processes or hosts: position i of the stream is clip `shuffle(i)` of its epoch and
+has its own random generator. So batches are equal for any number of workers, an iterator restarts
+from a position alone, and the hosts together see in each step what one host alone would see.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import grain.python as grain
+import numpy as np
+from absl import flags
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from posetraj_jax.data.clip import Array
+from posetraj_jax.data.sources import LazyClip, Source, Tracks, open_source
+from posetraj_jax.data.tracks import COLOURS, draw_maps
+from posetraj_jax.data.transforms import RESIZE_KINDS, resize_frames, window_start
+from posetraj_jax.errors import UserError, listed
+from posetraj_jax.structs import CAMERA_NUMBERS, Batch
+
+SIZE_MULTIPLE = 64
+"""Frame sizes must divide by 8 (VAE) times 8 (three halvings of the UNet)."""
+
+BATCHES_AHEAD = 2
+"""Batches that each reading thread keeps ready: one is 15 MB per clip at 320 x 576."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the clips are and what a batch of them looks like. The names are the config's."""
+
+    path: str
+    """Folder of clip records or of official PoseTraj-10K clips."""
+    height: int
+    """Pixels, a multiple of 64."""
+    width: int
+    """Pixels, a multiple of 64."""
+    batch_size: int
+    """Clips per batch of this process (not of all hosts together)."""
+    draw_box: bool
+    """Target frames carry the object's projected 3D box."""
+    condition_on_box: bool
+    """The first frame to condition on carries the box too."""
+    seed: int
+    """Of the order of the clips and of the windows, 0 .. 2^32 - 1."""
+    num_frames: int = 14
+    """Frames of a window."""
+    track_kinds: tuple[str, ...] = ("floor",)
+    """Which tracked points are drawn."""
+    track_colours: str = "red"
+    """'red' or 'alternating' (official training on VIPSeg)."""
+    drop_hidden_tracks: bool = False
+    """Leave out segments of points that are outside the picture or behind something."""
+    resize: str = "lanczos"
+    """'lanczos' (antialiased) or 'bilinear' (official training, no antialiasing)."""
+    box_thickness: int = 2
+    """Of the drawn box, pixels at the stored size."""
+    num_workers: int = 0
+    """Worker processes that decode; 0 = threads of this process."""
+    read_threads: int = 2
+    """Threads that decode ahead, in each process; 0 = decode when asked."""
+    max_clips: int = 0
+    """Use only the first clips by name; 0 = all."""
+
+
+class Example(NamedTuple):
+    """One window of one clip, ready for a batch."""
+
+    batch: Batch
+    """With a leading batch axis of 1."""
+    clip_id: str
+    start: int
+    """First frame of the window."""
+    tracks_px: Float32[Array, "f p 2"]
+    """The drawn points (x, y) in pixels of the resized frames; p = 0 for clips with drawn maps."""
+
+
+def train_batches(
+    options: DataOptions, *, process_index: int = 0, process_count: int = 1
+) -> grain.DatasetIterator:
+    """Returns an endless iterator of `Batch` of numpy arrays, reshuffled in every epoch.
+
+    It has `get_state()` and `set_state()` (JSON: the position in the stream), and goes into an
+    Orbax checkpoint as `grain.checkpoint.CheckpointSave(it)` and `CheckpointRestore(it)`. The state
+    holds none of the options: restore it with the data, batch size, seed, number of processes and
+    number of workers it was taken with.
+
+    Args:
+        options: the batches.
+        process_index: this host's number. It takes every process_count-th clip of the stream.
+        process_count: number of hosts.
+
+    Raises:
+        UserError: for options that cannot work, and for data that cannot be read. A damaged clip
+            is found, and raised by the iterator, when its turn comes.
+    """
+    _check_options(options)
+    source, chosen = _open(options)
+    stream = grain.MapDataset.source(chosen).seed(options.seed).shuffle().repeat()
+    examples = stream.random_map(_Loader(options, source))
+    mine = examples.slice(slice(process_index, None, process_count))
+    batches = mine.batch(options.batch_size, batch_fn=stack)
+    read = grain.ReadOptions(
+        num_threads=options.read_threads,
+        prefetch_buffer_size=BATCHES_AHEAD * options.read_threads,
+    )
+    dataset = batches.to_iter_dataset(read)
+    if options.num_workers:
+        if not flags.FLAGS.is_parsed():  # Grain's workers get a copy of the flags
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(
+                num_workers=options.num_workers, per_worker_buffer_size=BATCHES_AHEAD
+            )
+        )
+    return iter(dataset)
+
+
+def eval_examples(options: DataOptions, num_clips: int) -> list[Example]:
+    """Loads the first window of the first `num_clips` clips by name: the same for every run.
+
+    Raises:
+        UserError: as `train_batches`, and if there are fewer clips.
+    """
+    _check_options(options)
+    source, chosen = _open(options)
+    if num_clips > len(chosen):
+        raise UserError(
+            f"There are not enough clips in {options.path} to evaluate on",
+            expected=f"{num_clips} clips",
+            got=f"{len(chosen)}",
+            fix="ask for fewer clips, or make more data",
+        )
+    return [load_example(source[index], options, start=0) for index in chosen[:num_clips]]
+
+
+def stack(examples: Sequence[Example]) -> Batch:
+    """Joins examples along the batch axis."""
+    batches = [example.batch for example in examples]
+    return Batch(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
+
+
+def load_example(clip: LazyClip, options: DataOptions, start: int) -> Example:
+    """Decodes, draws and resizes one window of a clip."""
+    size, count = (options.height, options.width), options.num_frames
+    if options.draw_box:
+        frames = clip.boxed_frames(start, count, options.box_thickness)
+    else:
+        frames = clip.frames(start, count)
+    stored_size = (frames.shape[1], frames.shape[2])
+    frames = resize_frames(frames, *size, options.resize)
+    maps, tracks_px = _maps(clip, options, start, stored_size)
+    camera_rt = clip.camera(start, count)
+    batch = Batch(
+        frames_uint8=frames[None],
+        first_frame_uint8=_first_frame(clip, options, start, frames)[None],
+        maps_uint8=maps[None],
+        camera_rt=np.zeros((1, count, CAMERA_NUMBERS), np.float32)
+        if camera_rt is None
+        else camera_rt[None],
+        camera_known=np.array([camera_rt is not None]),
+        fps=np.array([clip.fps], np.float32),
+    )
+    return Example(batch, clip.clip_id, start, tracks_px)
+
+
+def _first_frame(
+    clip: LazyClip, options: DataOptions, start: int, frames: UInt8[Array, "f h w 3"]
+) -> UInt8[Array, "h w 3"]:
+    """The frame to condition on; decoded apart only if it is unlike the first target frame."""
+    if options.condition_on_box == options.draw_box:
+        return frames[0]
+    if options.condition_on_box:
+        first = clip.boxed_frames(start, 1, options.box_thickness)
+    else:
+        first = clip.frames(start, 1)
+    return resize_frames(first, options.height, options.width, options.resize)[0]
+
+
+def _maps(
+    clip: LazyClip, options: DataOptions, start: int, stored_size: tuple[int, int]
+) -> tuple[UInt8[Array, "f h w 3"], Float32[Array, "f p 2"]]:
+    size = (options.height, options.width)
+    tracks = clip.tracks(start, options.num_frames)
+    if tracks is None:
+        drawn = clip.drawn_maps(start, options.num_frames)
+        no_points = np.zeros((options.num_frames, 0, 2), np.float32)
+        return resize_frames(drawn, *size, options.resize), no_points
+    points_px, visible = _chosen_points(clip.clip_id, tracks, options.track_kinds)
+    maps = draw_maps(
+        points_px,
+        stored_size,
+        size,
+        colours=options.track_colours,
+        visible=visible if options.drop_hidden_tracks else None,
+    )
+    scale = np.divide(size[::-1], stored_size[::-1])
+    return maps, (points_px * scale).astype(np.float32)
+
+
+def _chosen_points(
+    clip_id: str, tracks: Tracks, kinds: tuple[str, ...]
+) -> tuple[Float[Array, "f p 2"], Bool[Array, "f p"]]:
+    chosen = [index for index, kind in enumerate(tracks.kinds) if kind in kinds]
+    if not chosen:
+        raise UserError(
+            f"Clip {clip_id} has no track to draw",
+            expected=f"a track of a kind in data.track_kinds = {kinds}",
+            got=f"tracks of kinds {sorted(set(tracks.kinds))}",
+            fix="add one of these kinds to data.track_kinds",
+        )
+    return tracks.points_px[:, chosen], tracks.visible[:, chosen]
+
+
+@dataclass(frozen=True)
+class _Loader(grain.RandomMapTransform):
+    """Turns a clip's number into an example, with the generator of its place in the stream."""
+
+    options: DataOptions
+    source: Source
+
+    def random_map(self, element: int, rng: np.random.Generator) -> Example:
+        start = window_start(self.source.num_frames[element], self.options.num_frames, rng)
+        return load_example(self.source[element], self.options, start)
+
+
+def _open(options: DataOptions) -> tuple[Source, list[int]]:
+    """Opens the source and lists the numbers of the clips to use, in the order of their names."""
+    source = open_source(Path(options.path), options.num_frames)
+    by_name = sorted(range(len(source)), key=lambda index: source.clip_ids[index])
+    return source, by_name[: options.max_clips or None]
+
+
+def _check_options(options: DataOptions) -> None:
+    problems = [
+        f"data.{name} = {value}: use {' or '.join(str(size) for size in _allowed(value))}"
+        for name, value in (("height", options.height), ("width", options.width))
+        if value not in _allowed(value)
+    ]
+    for name, choices in (("resize", RESIZE_KINDS), ("track_colours", COLOURS)):
+        if getattr(options, name) not in choices:
+            problems.append(f"data.{name} = {getattr(options, name)!r}: use one of {choices}")
+    least = {"num_frames": 2, "batch_size": 1, "box_thickness": 1}
+    least |= {"num_workers": 0, "read_threads": 0, "max_clips": 0, "seed": 0}
+    for name, bound in least.items():
+        if getattr(options, name) < bound:
+            problems.append(f"data.{name} = {getattr(options, name)}: use {bound} or more")
+    if not options.track_kinds:
+        problems.append("data.track_kinds is empty: name at least one kind, such as 'floor'")
+    if problems:
+        raise UserError(
+            "The data options cannot be used",
+            expected="frame sizes that are multiples of 64, and options within their ranges",
+            got=listed(problems),
+            fix="change these fields of the config",
+        )
+
+
+def _allowed(size: int) -> tuple[int, ...]:
+    """The size itself if it is legal, else its nearest legal neighbours."""
+    below = size // SIZE_MULTIPLE * SIZE_MULTIPLE
+    return (size,) if size == below > 0 else tuple(s for s in (below, below + 64) if s > 0)
