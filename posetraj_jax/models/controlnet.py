@@ -33,9 +33,13 @@ class ControlNetConfig(EncoderConfig):
         super().__post_init__()
         skips, given = len(self.skip_channels), len(self.residual_multiplicity)
         if given != skips:
-            raise ValueError(f"residual_multiplicity needs {skips} numbers, one per skip, got {given}")
+            raise ValueError(
+                f"residual_multiplicity needs {skips} numbers, one per skip, got {given}"
+            )
         if len(self.conditioning_embedding_out_channels) != 4:
-            raise ValueError("conditioning_embedding_out_channels needs 4 numbers: 3 halvings to /8")
+            raise ValueError(
+                "conditioning_embedding_out_channels needs 4 numbers: 3 halvings to /8"
+            )
         if self.camera_init not in ("zero", "uniform"):
             raise ValueError(f'camera_init is "zero" or "uniform", got {self.camera_init!r}')
 
@@ -169,7 +173,10 @@ ENCODER_PARTS = ("conv_in", "time_embedding", "down_blocks", "mid_block")
 
 
 def init_from_unet(
-    controlnet_params: dict[str, Any], unet_params: dict[str, Any], *, copy_add_embedding: bool = True
+    controlnet_params: dict[str, Any],
+    unet_params: dict[str, Any],
+    *,
+    copy_add_embedding: bool = True,
 ) -> dict[str, Any]:
     """The ControlNet's parameters with the encoder copied from a UNet.
 

@@ -61,8 +61,13 @@ class EncoderConfig:
             raise ValueError(f"num_attention_heads needs {levels} numbers, one per level")
         for c, heads in zip(self.block_out_channels, self.num_attention_heads, strict=True):
             if c % NUM_GROUPS or c % heads:
-                raise ValueError(f"{c} channels do not divide by {NUM_GROUPS} groups, {heads} heads")
-        if self.projection_class_embeddings_input_dim != NUM_TIME_IDS * self.addition_time_embed_dim:
+                raise ValueError(
+                    f"{c} channels do not divide by {NUM_GROUPS} groups, {heads} heads"
+                )
+        if (
+            self.projection_class_embeddings_input_dim
+            != NUM_TIME_IDS * self.addition_time_embed_dim
+        ):
             raise ValueError(
                 "projection_class_embeddings_input_dim is three times addition_time_embed_dim"
             )
@@ -192,7 +197,9 @@ class UpStage(nnx.Module):
     `level` counts as on the way down, so the deepest level comes first and does not attend.
     """
 
-    def __init__(self, level: int, skip_channels: tuple[int, ...], config: EncoderConfig, make: Make):
+    def __init__(
+        self, level: int, skip_channels: tuple[int, ...], config: EncoderConfig, make: Make
+    ):
         c_out, is_last = config.block_out_channels[level], level == 0
         c_below = config.block_out_channels[min(level + 1, config.num_levels - 1)]
         incoming = [c_below] + [c_out] * (len(skip_channels) - 1)
@@ -231,9 +238,7 @@ class Encoder(nnx.Module):
         c0, d = config.block_out_channels[0], config.time_embed_dim
         self.conv_in = make.conv(config.in_channels, c0)
         self.time_embedding = EmbeddingMLP(c0, d, d, make)
-        self.add_embedding = EmbeddingMLP(
-            config.projection_class_embeddings_input_dim, d, d, make
-        )
+        self.add_embedding = EmbeddingMLP(config.projection_class_embeddings_input_dim, d, d, make)
         self.down_blocks = nnx.List(
             [DownStage(level, config, make) for level in range(config.num_levels)]
         )

@@ -52,9 +52,7 @@ class UNet(Encoder):
         temb, context = self.embed_time(c_noise, time_ids), image_embed.astype(self.dtype)
         skips, x = self.encode(self.conv_in(sample), temb, context)
         if residuals is not None:
-            skips = tuple(
-                skip + extra for skip, extra in zip(skips, residuals.skips, strict=True)
-            )
+            skips = tuple(skip + extra for skip, extra in zip(skips, residuals.skips, strict=True))
             x += residuals.mid
         remaining = list(skips)
         for stage in self.up_blocks:

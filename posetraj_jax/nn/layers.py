@@ -1,5 +1,7 @@
 """The layers every block is made of. One maker carries compute type, initialisation and keys."""
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,14 +17,24 @@ NUM_GROUPS = 32
 OVER_FRAME = (-3, -2)
 OVER_CLIP = (-4, -3, -2)
 
-_default_kernel = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = jax.nn.initializers.zeros
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
+def uniform_fan_in(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """U(±1/sqrt(fan_in)), PyTorch's start of a kernel; all axes but the last are inputs.
+
+    Compiled once per shape, which makes initialisation outside `jax.jit` the quick way: inside,
+    XLA compiles every leaf anew.
+    """
+    limit = math.prod(shape[:-1]) ** -0.5
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class Make:
     """Makes the layers of one network: what they compute in and how their parameters start.
 
-    Kernels start as U(±1/sqrt(fan_in)), PyTorch's default. Differs: biases start at zero, where
+    Kernels start as U(±1/sqrt(fan_in)), as in PyTorch. Differs: biases start at zero, where
     PyTorch draws them too. Parameters are float32 and are cast to `dtype` where they are used.
 
     `params()` is the one method flax asks of its key sources. Counting in Python instead of in
@@ -42,10 +54,8 @@ class Make:
         self, d_in: int, d_out: int, *, bias: bool = True, kernel_init: Initializer | None = None
     ) -> nnx.Linear:
         """A matrix on the last axis."""
-        init = kernel_init or _default_kernel
-        return nnx.Linear(
-            d_in, d_out, use_bias=bias, kernel_init=init, dtype=self.dtype, rngs=self
-        )
+        init = kernel_init or uniform_fan_in
+        return nnx.Linear(d_in, d_out, use_bias=bias, kernel_init=init, dtype=self.dtype, rngs=self)
 
     def conv(
         self, c_in: int, c_out: int, kernel: tuple[int, ...] = (3, 3), **options: Any
@@ -55,14 +65,12 @@ class Make:
         Pads k // 2 on both sides as PyTorch does: "SAME" would pad a stride-2 kernel elsewhere.
         `options` (`strides`, `padding`, `use_bias`, `kernel_init`) go to `nnx.Conv`.
         """
-        defaults = {"padding": [(k // 2, k // 2) for k in kernel], "kernel_init": _default_kernel}
+        defaults = {"padding": [(k // 2, k // 2) for k in kernel], "kernel_init": uniform_fan_in}
         return nnx.Conv(c_in, c_out, kernel, **defaults | options, dtype=self.dtype, rngs=self)
 
     def layer_norm(self, d: int) -> nnx.LayerNorm:
         """Layer normalisation with float32 statistics and eps 1e-5."""
-        return nnx.LayerNorm(
-            d, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, rngs=self
-        )
+        return nnx.LayerNorm(d, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, rngs=self)
 
 
 class GroupNorm(nnx.Module):

@@ -52,9 +52,7 @@ class SpatialBlock(nnx.Module):
 class TemporalBlock(nnx.Module):
     """Feed-forward, self-attention along the frames of each position, the image context, feed-forward."""
 
-    def __init__(
-        self, d: int, heads: int, context_dim: int, make: Make, order: TemporalContext
-    ):
+    def __init__(self, d: int, heads: int, context_dim: int, make: Make, order: TemporalContext):
         self.norm_in = make.layer_norm(d)
         self.ff_in = FeedForward(d, make)
         self.norm1 = make.layer_norm(d)
