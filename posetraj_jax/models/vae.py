@@ -1,6 +1,7 @@
 """The video autoencoder: a per-frame encoder and a decoder with temporal layers."""
 
 import dataclasses
+import itertools
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -58,6 +59,10 @@ class VAEConfig:
         return cls(**small | overrides)
 
 
+def _in_and_out(channels: tuple[int, ...]) -> list[tuple[int, int]]:
+    return list(itertools.pairwise((channels[0], *channels)))
+
+
 class PixelAttention(SelfAttention):
     """One head of self-attention over all positions of each frame, with a residual."""
 
@@ -109,7 +114,7 @@ class Encoder(nnx.Module):
         self.down_blocks = nnx.List(
             [
                 EncoderStage(c_in, c_out, config, make, is_last=i == len(channels) - 1)
-                for i, (c_in, c_out) in enumerate(zip(channels[:1] + channels, channels))
+                for i, (c_in, c_out) in enumerate(_in_and_out(channels))
             ]
         )
         self.mid_block = EncoderMid(channels[-1], make)
@@ -152,8 +157,10 @@ class DecoderMid(nnx.Module):
 
     def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w c"]:
         """The activations after the middle."""
-        x = self.resnets[0](x)
-        for attention, resnet in zip(self.attentions, list(self.resnets)[1:]):
+        first, *rest = self.resnets
+        x = first(x)
+        # Source pairs one attention with the remaining blocks: no more than two blocks ever run.
+        for attention, resnet in zip(self.attentions, rest, strict=False):
             x = resnet(attention(x))
         return x
 
@@ -168,7 +175,7 @@ class Decoder(nnx.Module):
         self.up_blocks = nnx.List(
             [
                 DecoderStage(c_in, c_out, config, make, is_last=i == len(channels) - 1)
-                for i, (c_in, c_out) in enumerate(zip(channels[:1] + channels, channels))
+                for i, (c_in, c_out) in enumerate(_in_and_out(channels))
             ]
         )
         self.conv_norm_out = GroupNorm(channels[-1], make, EPS)

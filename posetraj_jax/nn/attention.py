@@ -46,7 +46,7 @@ class SelfAttention(nnx.Module):
 
 
 class TokenAttention(nnx.Module):
-    """Cross-attention to one token: whatever the queries, its softmax is 1 and its output the value.
+    """Cross-attention to one token: its softmax is 1 and its output the value, whatever is asked.
 
     Differs: SVD also has `to_q`, `to_k` and a norm for the queries here. They cannot reach the
     output, so they are left out.

@@ -50,7 +50,7 @@ class SpatialBlock(nnx.Module):
 
 
 class TemporalBlock(nnx.Module):
-    """Feed-forward, self-attention along the frames of each position, the image context, feed-forward."""
+    """Feed-forward, attention along the frames of each position, image context, feed-forward."""
 
     def __init__(self, d: int, heads: int, context_dim: int, make: Make, order: TemporalContext):
         self.norm_in = make.layer_norm(d)
