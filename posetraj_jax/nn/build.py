@@ -7,6 +7,7 @@ tracing and nothing afterwards.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ class Network:
     kernel, bias, scale, embedding or mix_factor.
     """
 
-    module_cls: type[nnx.Module]
+    module_cls: Callable[[Any, Make], nnx.Module]
     config: Any
     dtype: Any = jnp.float32
     remat: Remat = "none"
@@ -38,7 +39,7 @@ class Network:
 
     def abstract(self) -> Params:
         """Shapes and dtypes of the parameters, without making them; computed once."""
-        return jax.tree.map(lambda leaf: leaf, _structure(self)[1])
+        return tree.unflatten(tree.flatten(_structure(self)[1]))
 
     def apply(self, params: Params, *args: Any, method: str | None = None, **kwargs: Any) -> Any:
         """Calls the module, or one of its methods, with these parameters.
@@ -59,7 +60,11 @@ class Network:
 
 
 def build(
-    module_cls: type[nnx.Module], config: Any, *, dtype: Any = jnp.float32, remat: str = "none"
+    module_cls: Callable[[Any, Make], nnx.Module],
+    config: Any,
+    *,
+    dtype: Any = jnp.float32,
+    remat: str = "none",
 ) -> Network:
     """The network `module_cls(config)` computing in `dtype`.
 

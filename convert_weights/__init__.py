@@ -1,0 +1,1 @@
+"""Weights between PyTorch and this project; the only place that knows channels-first layouts."""

@@ -1,0 +1,106 @@
+"""Moves whole state dicts between PyTorch's names and layouts and ours.
+
+PyTorch keeps a linear layer as (out, in) and a convolution as (out, in, *kernel); we keep
+(in, out) and (*kernel, in, out). Nothing outside `convert_weights/` knows the former.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from convert_weights.names import inert_reason, torch_name
+from posetraj_jax import tree
+from posetraj_jax.errors import UserError, listed
+
+
+def from_torch(
+    state: Mapping[str, np.ndarray], abstract: tree.Tree, component: str
+) -> dict[str, Any]:
+    """Our parameters from a PyTorch state dict; numpy arrays in the types of `abstract`.
+
+    Every source tensor is used exactly once or listed as inert, every parameter is filled exactly
+    once.
+
+    Args:
+        state: The state dict as numpy arrays.
+        abstract: The network's `abstract()`.
+        component: unet, controlnet, vae or clip.
+
+    Raises:
+        UserError: Tensors are missing, unknown or of another shape; all are listed.
+    """
+    targets = tree.flatten(abstract)
+    sources = {path: torch_name(path, component) for path in targets}
+    problems = [f"missing: {name}" for name in sources.values() if name not in state]
+    unused = state.keys() - set(sources.values())
+    problems += [f"unknown: {n}" for n in sorted(unused) if inert_reason(n, component) is None]
+    params = {}
+    for path, name in sources.items():
+        if name in state:
+            leaf = _from_torch_layout(path, np.asarray(state[name]))
+            if leaf.shape != targets[path].shape:
+                got, want = np.shape(state[name]), _torch_shape(path, targets[path].shape)
+                problems.append(f"wrong shape: {name}: expected {want}, got {got}")
+            params[path] = np.ascontiguousarray(leaf, dtype=targets[path].dtype)
+    if problems:
+        raise UserError(
+            f"the checkpoint does not fit the {component}",
+            expected=f"the {len(targets)} tensors of this configuration, and no other",
+            got=listed(problems),
+            fix="check that the file holds this component and that the variant is the right one",
+        )
+    return tree.unflatten(params)
+
+
+def to_torch(params: tree.Tree, component: str) -> dict[str, np.ndarray]:
+    """A complete PyTorch state dict of our parameters; inert tensors get neutral values.
+
+    Neutral means zero, and one for the scale of a norm: a strict load succeeds and the outputs
+    are ours.
+    """
+    state = {
+        torch_name(path, component): np.ascontiguousarray(_to_torch_layout(path, np.asarray(leaf)))
+        for path, leaf in tree.flatten(params).items()
+    }
+    for name, shape in inert_shapes(params, component).items():
+        fill = np.ones if name.endswith("norm2.weight") else np.zeros
+        state[name] = fill(shape, np.float32)
+    return state
+
+
+def inert_shapes(params: tree.Tree, component: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors a PyTorch checkpoint has and `params` leaves out."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, leaf in tree.flatten(params).items():
+        if component in ("unet", "controlnet") and path.endswith(".attn2.to_v.kernel"):
+            block = path.removesuffix(".attn2.to_v.kernel")
+            context_dim, d = leaf.shape
+            shapes[f"{block}.attn2.to_q.weight"] = (d, d)
+            shapes[f"{block}.attn2.to_k.weight"] = (d, context_dim)
+            shapes[f"{block}.norm2.weight"] = shapes[f"{block}.norm2.bias"] = (d,)
+    return shapes
+
+
+def _is_kernel(path: str) -> bool:
+    return re.search(r"(^|\.)kernel$", path) is not None
+
+
+def _from_torch_layout(path: str, array: np.ndarray) -> np.ndarray:
+    """(out, in, *kernel) → (*kernel, in, out); anything but kernels stays."""
+    if not _is_kernel(path) or array.ndim < 2:
+        return array
+    return np.moveaxis(array, (0, 1), (-1, -2))
+
+
+def _to_torch_layout(path: str, array: np.ndarray) -> np.ndarray:
+    """(*kernel, in, out) → (out, in, *kernel); anything but kernels stays."""
+    return np.moveaxis(array, (-1, -2), (0, 1)) if _is_kernel(path) else array
+
+
+def _torch_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if not _is_kernel(path):
+        return tuple(shape)
+    *kernel, c_in, c_out = shape
+    return (c_out, c_in, *kernel)

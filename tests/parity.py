@@ -1,0 +1,68 @@
+"""Pairs of a network of ours and its PyTorch original, with the same redrawn parameters."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from convert_weights import mapping, oracle
+from posetraj_jax.models.clip import CLIPVision
+from posetraj_jax.models.controlnet import ControlNet
+from posetraj_jax.models.unet import UNet
+from posetraj_jax.models.vae import VAE
+from posetraj_jax.nn.build import Network, build
+
+BLOCK_TOLERANCE = 1e-5
+NETWORK_TOLERANCE = 1e-4
+CLASSES = {"unet": UNet, "controlnet": ControlNet, "vae": VAE, "clip": CLIPVision}
+
+
+class Pair(NamedTuple):
+    network: Network
+    params: dict[str, Any]
+    module: Any
+
+    def run(self, *args, method=None, **kwargs):
+        """Ours, compiled, at full float32 precision."""
+
+        def call(params, *inputs):
+            return self.network.apply(params, *inputs, method=method, **kwargs)
+
+        with jax.default_matmul_precision("highest"):
+            return jax.tree.map(np.asarray, jax.jit(call)(self.params, *args))
+
+
+def pair(component: str, config, *, seed: int) -> Pair:
+    """A whole network; its torch twin comes from the oracle."""
+    twin = getattr(oracle, component)(config)
+    return paired(build(CLASSES[component], config), twin, component, seed)
+
+
+def paired(network: Network, module, component: str, seed: int) -> Pair:
+    oracle.redraw(module, seed)
+    return Pair(
+        network, mapping.from_torch(oracle.state(module), network.abstract(), component), module
+    )
+
+
+def relative_error(ours, theirs) -> float:
+    """The largest difference in units of the largest output; shapes must be the same."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    assert np.abs(theirs).max() > 1e-3, "the outputs are too small to compare"
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def draw(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def denoiser_inputs(config, b: int, f: int, h: int, w: int) -> tuple[np.ndarray, ...]:
+    """sample, c_noise, image_embed, time_ids."""
+    time_ids = np.stack([[6.0, 127.0 - i, 0.02] for i in range(b)]).astype(np.float32)
+    return (
+        draw(1, b, f, h, w, config.in_channels),
+        draw(2, b),
+        draw(3, b, config.cross_attention_dim),
+        time_ids,
+    )
