@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import grain.python as grain
+import grain
 import numpy as np
 from absl import flags
 from jaxtyping import Bool, Float, Float32, UInt8
@@ -218,7 +218,7 @@ def _chosen_points(
 
 
 @dataclass(frozen=True)
-class _Loader(grain.RandomMapTransform):
+class _Loader(grain.transforms.RandomMap):
     """Turns a clip's number into an example, with the generator of its place in the stream."""
 
     options: DataOptions
