@@ -1,0 +1,100 @@
+"""Renders scene descriptions with Blender's Python wheel; runs inside the render environment.
+
+    python blender_worker.py measure JOB.json     {"assets": [...]}
+    python blender_worker.py render JOB.json      {"scenes": [...], "out": DIR, "threads": N}
+
+`measure` reports the side lengths of each asset at size 1. `render` makes one folder per clip:
+scene.json, frame_000.png..., mask_000.png... and annotations.npz; it works in a hidden folder and
+renames it at the end, so that a killed run leaves no half clip. Reports go to stdout, one JSON
+object per line after the word in `REPORT` (Blender prints other lines of its own). Exit code 2
+means that the job cannot be done as described; the reason is the last line on stderr.
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+# The package's root goes last: its numpy is of another environment and must not win here.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from data_prep.scene import Scene, SceneError, from_json, to_json
+
+REPORT = "@posetraj "
+EXIT_BAD_JOB = 2
+JOB_KEYS = {"measure": {"assets"}, "render": {"scenes", "out", "threads"}}
+
+
+def read_job(arguments: list[str]) -> tuple[str, dict]:
+    """Command and job from the command line.
+
+    Raises:
+        SceneError: unknown command, unreadable file, or other keys than the command takes.
+    """
+    if len(arguments) != 2 or arguments[0] not in JOB_KEYS:
+        raise SceneError(f"usage: blender_worker.py {{measure,render}} JOB.json, got {arguments}")
+    command, path = arguments
+    try:
+        job = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise SceneError(f"cannot read the job {path}: {error}") from error
+    if not isinstance(job, dict) or set(job) != JOB_KEYS[command]:
+        raise SceneError(f"a {command} job has the keys {sorted(JOB_KEYS[command])}, got {job!r}")
+    return command, job
+
+
+def report(**fields) -> None:
+    """Sends one line to the driver; ends this process if the driver is gone."""
+    print(REPORT + json.dumps(fields), flush=True)
+
+
+def measure(assets: list[str]) -> None:
+    """Reports the side lengths (x, y, z) of each asset when its largest side is 1."""
+    import bpy  # noqa: F401 – first, see blender_stage
+
+    from data_prep import blender_stage as stage
+
+    stage.empty_stage()
+    for asset in assets:
+        vertices = stage.mesh_vertices(stage.add_model(asset, 1.0, asset).data)
+        report(asset=asset, sides=(vertices.max(axis=0) - vertices.min(axis=0)).tolist())
+
+
+def render(scenes: list[Scene], out: Path, threads: int) -> None:
+    """Renders every scene to `out / clip_id` and reports each frame and each finished clip."""
+    import bpy  # noqa: F401 – first, see blender_stage
+
+    from data_prep.blender_clip import annotate, render_frames, set_up
+
+    for scene in scenes:
+        partial, final = out / f".partial-{scene.clip_id}", out / scene.clip_id
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        things = set_up(scene, threads)
+        annotate(scene, things, partial / "annotations.npz")
+        for frame in render_frames(scene, things, partial):
+            report(clip=scene.clip_id, frame=frame)
+        (partial / "scene.json").write_text(to_json(scene))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        report(clip=scene.clip_id, done=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Does one job; 0 or `EXIT_BAD_JOB`."""
+    try:
+        command, job = read_job(arguments)
+        if command == "measure":
+            measure(job["assets"])
+        else:
+            scenes = [from_json(json.dumps(scene)) for scene in job["scenes"]]
+            render(scenes, Path(job["out"]), int(job["threads"]))
+    except SceneError as error:
+        print(f"blender_worker: {error}", file=sys.stderr)
+        return EXIT_BAD_JOB
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

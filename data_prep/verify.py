@@ -1,0 +1,129 @@
+"""Checks that the annotations of a rendered clip agree with its pixels."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from data_prep import geometry
+from posetraj_jax.data.records import Clip
+
+TOUCH_PX = 2.0
+"""How near the object's pixels must come to each side of its box."""
+INSIDE_PX = 0.05
+REPROJECTION_PX = 0.01
+MIN_OBJECT_PIXELS = 100
+BRIGHTNESS = (40.0, 215.0)
+MIN_CONTRAST = 8.0
+
+
+def decode(data: bytes) -> np.ndarray:
+    """An encoded picture as RGB [h w 3] or grey [h w] uint8."""
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if picture.ndim == 3 else picture
+
+
+def problems(clip: Clip) -> list[str]:
+    """All that is wrong with a clip, one line each; empty if it is sound.
+
+    Per frame and object: box and pose agree and project to `box_px`; the projected box contains
+    every pixel of the mask; on each of the box's six sides the point where the object touches it
+    lies within 2 px of the mask, and the mask fills the outline of the object's vertices to within
+    2 px left, top, right and bottom; the floor track lies under the object. The pictures are
+    neither dark, blown nor flat.
+
+    A 3D box is tight when the object touches its six sides. The rectangle around its projection may
+    still be wider than the mask, because few objects reach into the corners of their box.
+    """
+    found = [] if clip.box_px.shape[1] else ["no objects"]
+    for frame, (jpeg, png) in enumerate(zip(clip.frames_jpeg, clip.masks_png, strict=True)):
+        picture, mask = decode(jpeg), decode(png)
+        lines = [*_picture_problems(picture), *_geometry_problems(clip, frame)]
+        for thing in range(clip.box_px.shape[1]):
+            lines += _object_problems(clip, frame, thing, mask == thing + 1)
+        found += [f"frame {frame}: {line}" for line in lines]
+    return found
+
+
+def _picture_problems(picture: np.ndarray) -> Iterator[str]:
+    mean, spread = float(picture.mean()), float(picture.std())
+    if not BRIGHTNESS[0] <= mean <= BRIGHTNESS[1]:
+        yield f"mean brightness {mean:.0f}, expected {BRIGHTNESS}"
+    if spread < MIN_CONTRAST:
+        yield f"contrast {spread:.1f}, expected {MIN_CONTRAST} or more"
+
+
+def _geometry_problems(clip: Clip, frame: int) -> Iterator[str]:
+    k, rt = clip.camera_k[frame].astype(np.float64), clip.camera_rt[frame].astype(np.float64)
+    off = geometry.project(clip.box_world[frame].astype(np.float64), k, rt) - clip.box_px[frame]
+    if np.abs(off).max() > REPROJECTION_PX:
+        yield f"box_px is {np.abs(off).max():.3f} px from the projection of box_world"
+    rest = geometry.transform(np.linalg.inv(clip.object_pose[0, 0]), clip.box_world[0, 0])
+    moved = geometry.transform(clip.object_pose[frame, 0], rest)
+    if np.abs(moved - clip.box_world[frame, 0]).max() > 1e-4:
+        yield "object_pose does not carry the box of frame 0 to this frame's"
+
+
+def _object_problems(clip: Clip, frame: int, thing: int, mask: np.ndarray) -> Iterator[str]:
+    if mask.sum() < MIN_OBJECT_PIXELS:
+        yield f"object {thing} has {mask.sum()} pixels"
+        return
+    rows, columns = np.nonzero(mask)
+    pixels = np.stack([columns, rows], axis=-1) + 0.5
+    box = clip.box_px[frame, thing]
+    outside = -inside_distance(pixels, box).min()
+    if outside > INSIDE_PX:
+        yield f"the mask of object {thing} leaves its box by {outside:.2f} px"
+    yield from _touch_problems(clip, frame, thing, mask)
+    low, high = pixels.min(axis=0) - 0.5, pixels.max(axis=0) + 0.5
+    outline = np.array(clip.provenance["mesh_rect_px"])[frame, thing]
+    gap = np.abs(outline - np.array([*low, *high])).max()
+    if gap > TOUCH_PX:
+        yield f"the mask of object {thing} ends {gap:.2f} px from the outline of its vertices"
+    for point in _floor_points(clip, frame, thing):
+        if inside_distance(point[None], box[:4]).min() < 0 or not low[0] < point[0] < high[0]:
+            yield f"the floor track of object {thing} is not under it"
+
+
+def _touch_problems(clip: Clip, frame: int, thing: int, mask: np.ndarray) -> Iterator[str]:
+    away = cv2.distanceTransform(1 - mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    for side, (pixel, world) in contacts(clip, frame, thing).items():
+        row, column = np.clip(pixel[::-1].astype(int), 0, np.array(mask.shape) - 1)
+        if away[row, column] > TOUCH_PX:
+            yield f"object {thing} is {away[row, column]:.2f} px from side {side} of its box"
+        face = clip.box_world[frame, thing][list(geometry.BOX_FACES[side])].astype(np.float64)
+        normal = np.cross(face[1] - face[0], face[2] - face[0])
+        height = abs((world - face[0]) @ normal) / np.linalg.norm(normal)
+        if height > 1e-4:
+            yield f"object {thing} stays {height:.4f} m off side {side} of its box"
+
+
+def contacts(clip: Clip, frame: int, thing: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Where an object touches the sides of its box: side (as BOX_FACES) to (pixel, world) point."""
+    names = ("x_low", "x_high", "y_low", "y_high", "z_low", "z_high")
+    pose = clip.object_pose[frame, thing].astype(np.float64)
+    found = {}
+    for i, name in enumerate(clip.provenance["track_names"]):
+        if clip.track_objects[i] == thing and name in names:
+            world = geometry.transform(pose, np.array(clip.provenance["track_points"][i]))
+            found[names.index(name)] = clip.tracks_px[frame, i], world
+    return found
+
+
+def _floor_points(clip: Clip, frame: int, thing: int) -> np.ndarray:
+    chosen = [
+        kind == "floor" and owner == thing
+        for kind, owner in zip(clip.track_kinds, clip.track_objects, strict=True)
+    ]
+    return clip.tracks_px[frame][chosen]
+
+
+def inside_distance(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """How far [n] points [n 2] lie inside the convex hull of corners [m 2]; below 0 outside."""
+    hull = cv2.convexHull(corners.astype(np.float32))[:, 0].astype(np.float64)
+    edges = np.roll(hull, -1, axis=0) - hull
+    normals = np.stack([-edges[:, 1], edges[:, 0]], axis=-1)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    # The hull's middle tells which side is inside, whatever way round OpenCV lists it.
+    normals *= np.sign(np.sum((hull.mean(axis=0) - hull) * normals, axis=1))[:, None]
+    return ((points[:, None] - hull) * normals).sum(axis=-1).min(axis=1)
