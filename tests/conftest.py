@@ -7,6 +7,6 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
-from absl import flags  # noqa: E402  (jax may be imported only after the environment is set)
+from absl import flags  # after the environment is set: this may import jax
 
 flags.FLAGS.mark_as_parsed()

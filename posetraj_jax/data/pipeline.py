@@ -104,7 +104,8 @@ def train_batches(
     stream = grain.MapDataset.source(chosen).seed(options.seed).shuffle().repeat()
     examples = stream.random_map(_Loader(options, source))
     mine = examples.slice(slice(process_index, None, process_count))
-    batches = mine.batch(options.batch_size, batch_fn=stack)
+    # The stream is endless: without drop_remainder its length overflows for batches of one.
+    batches = mine.batch(options.batch_size, drop_remainder=True, batch_fn=stack)
     read = grain.ReadOptions(
         num_threads=options.read_threads,
         prefetch_buffer_size=BATCHES_AHEAD * options.read_threads,

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
@@ -217,7 +218,7 @@ class ClipRecords:
             )
             self._files = [str(path) for path in info.info.splits["train"].filepaths]
             self._lengths = list(info.info.splits["train"].shard_lengths)
-        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError, ParseError) as error:
             raise _unreadable(self.folder, f"{type(error).__name__}: {error}") from error
         self.clip_ids: tuple[str, ...] = tuple(str(clip_id) for clip_id, _ in index)
         self.num_frames: tuple[int, ...] = tuple(int(count) for _, count in index)

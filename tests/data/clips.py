@@ -1,4 +1,4 @@
-"""Small clips for the tests of the data path: every number is chosen so that it can be recognised."""
+"""Small clips for the tests of the data path; every number can be recognised."""
 
 import io
 
