@@ -34,7 +34,7 @@ SUBPIXEL_BITS = 4
 FAR = 1 << 14
 
 
-def write_video(path: Path, frames_uint8: UInt8[Array, "f h w 3"], fps: float) -> Path:
+def write_video(path: Path | str, frames_uint8: UInt8[Array, "f h w 3"], fps: float) -> Path:
     """Writes frames as .mp4 (H.264), .gif, or a folder of PNG files, by the path's suffix.
 
     MP4 needs even sizes: a row or column is repeated where one is odd. GIF has one palette and one
@@ -132,7 +132,7 @@ def _write_pngs(path: Path, frames: Array, fps: float) -> None:
 
 
 def read_video(
-    path: Path, max_frames: int = MAX_FRAMES, max_pixels: int = MAX_PIXELS
+    path: Path | str, max_frames: int = MAX_FRAMES, max_pixels: int = MAX_PIXELS
 ) -> tuple[UInt8[Array, "f h w 3"], float]:
     """Reads the first frames of a video file, a GIF, or a folder of pictures (sorted by name).
 

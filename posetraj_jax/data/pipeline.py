@@ -8,7 +8,6 @@ from a position alone, and the hosts together see in each step what one host alo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import grain
@@ -232,7 +231,7 @@ class _Loader(grain.transforms.RandomMap):
 
 def _open(options: DataOptions) -> tuple[Source, list[int]]:
     """Opens the source and lists the numbers of the clips to use, in the order of their names."""
-    source = open_source(Path(options.path), options.num_frames)
+    source = open_source(options.path, options.num_frames)
     by_name = sorted(range(len(source)), key=lambda index: source.clip_ids[index])
     return source, by_name[: options.max_clips or None]
 

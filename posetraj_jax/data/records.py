@@ -144,7 +144,11 @@ def _serialized(features: tfds.features.FeaturesDict, example: dict[str, Any]) -
 
 
 def write_dataset(
-    clips: Iterable[Clip], directory: Path, *, name: str = DATASET_NAME, clips_per_shard: int = 256
+    clips: Iterable[Clip],
+    directory: Path | str,
+    *,
+    name: str = DATASET_NAME,
+    clips_per_shard: int = 256,
 ) -> Path:
     """Writes clips as a TFDS dataset and returns its folder, `<directory>/<name>/<version>`.
 
@@ -265,7 +269,7 @@ class ClipRecords:
         )
 
 
-def open_dataset(directory: Path) -> ClipRecords:
+def open_dataset(directory: Path | str) -> ClipRecords:
     """Opens what `write_dataset` wrote, given its data_dir, its name folder or its version folder.
 
     Raises:

@@ -5,7 +5,7 @@ frames that are asked for. Sizes and coordinates are the stored ones.
 """
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -35,6 +35,7 @@ class Tracks(NamedTuple):
     kinds: tuple[str, ...]
 
 
+@runtime_checkable
 class LazyClip(Protocol):
     """One clip of a source. `start, count` choose consecutive frames; nothing else is decoded."""
 
@@ -57,6 +58,7 @@ class LazyClip(Protocol):
         """Row-major world-to-camera rotation, then translation; None if unknown."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Clips by number, in a fixed order."""
 
@@ -229,7 +231,7 @@ class OfficialSource:
         return OfficialClip(self._folders[index])
 
 
-def open_source(path: Path, min_frames: int = 1) -> RecordSource | OfficialSource:
+def open_source(path: Path | str, min_frames: int = 1) -> RecordSource | OfficialSource:
     """Opens a dataset of clip records or a folder of official clips, whichever is there.
 
     Args:

@@ -1,6 +1,7 @@
 """Small clips for the tests of the data path; every number can be recognised."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -54,3 +55,27 @@ def make_clip(number: int = 0, num_frames: int = 16, **changes) -> Clip:
         provenance={"number": number},
     )
     return clip._replace(**changes)
+
+
+OFFICIAL_SIZE, OFFICIAL_LENGTH = (48, 72), 16
+# Corner order of the official renderer: 0-1 and 2-3 are the floor's diagonals, 4..7 are above.
+OFFICIAL_BOX = np.array(
+    [(10, 30), (30, 40), (30, 30), (10, 40), (10, 10), (30, 20), (30, 10), (10, 20)], np.float64
+)
+
+
+def official_clip(root: Path, name: str = "0a1b_0_circle", length: int = OFFICIAL_LENGTH) -> Path:
+    """Clean frame t is grey t, boxed frame t is grey 100 + t, map t is grey 200 + t."""
+    folder = root / name
+    for part, level, count in (
+        ("images", 0, length),
+        ("images_bbox", 100, length),
+        ("traj_vid_enhanced", 200, length + 1),
+    ):
+        (folder / part).mkdir(parents=True)
+        for t in range(count):
+            (folder / part / f"{t:04d}.png").write_bytes(png(grey(level + t, *OFFICIAL_SIZE)))
+    time = np.arange(length)
+    np.save(folder / "traj.npy", np.stack([4.0 + 5 * time, 40.0 - time], axis=-1))
+    np.save(folder / "bbox.npy", OFFICIAL_BOX + time[:, None, None])
+    return folder
