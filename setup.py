@@ -68,7 +68,7 @@ setup(
         "convert": CONVERT,
         "eval": EVAL,
         "demo": DEMO,
-        "dev": [*TEST, *CONVERT],
+        "dev": [*TEST, *CONVERT, "torch==2.13.0"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -1,7 +1,8 @@
 """Stage 1: PoseTraj-10K clips with the 3D box drawn in, so that the ControlNet learns 6D pose.
 
-    python -m posetraj_jax.train --config configs/stage1.py --config.weights=DIR --config.data.path=DIR
-    python -m posetraj_jax.train --config configs/stage1.py:tiny        # minutes on a laptop
+    python -m posetraj_jax.train --config configs/stage1.py:tiny          # minutes on a laptop
+    python -m posetraj_jax.train --config configs/stage1.py \
+        --config.weights=WEIGHTS_FOLDER --config.data.path=CLIPS_FOLDER   # the real thing
 
 Variants, combined by commas: `svd` (the real thing), `tiny` (same blocks, narrow, on the shipped
 clips), `official` (every deviation of this project from the official code switched back).

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
@@ -52,35 +51,36 @@ def to_pixels(uint8: UInt8[Array, "*any 3"]) -> Float[Array, "*any 3"]:
 
 
 def encode_frames(
-    frames_uint8: UInt8[Array, "b f h w 3"], encoders: Encoders, key: Array
+    frames_uint8: UInt8[Array, "b f h w 3"],
+    encoders: Encoders,
+    noise: Float[Array, "b f h8 w8 c"],
 ) -> Float[Array, "b f h8 w8 c"]:
-    """Draws scaled latents of every frame from the VAE's posterior."""
-    clips, frames = frames_uint8.shape[:2]
+    """Scaled latents of every frame: the VAE's posterior sampled with `noise` ~ N(0, 1)."""
     flat = to_pixels(frames_uint8.reshape(-1, *frames_uint8.shape[2:]))
     mean, logvar = (moment.astype(jnp.float32) for moment in encoders.moments(flat))
     std = jnp.exp(0.5 * jnp.clip(logvar, -30.0, 20.0))
-    latents = (mean + std * jax.random.normal(key, mean.shape)) * encoders.scaling_factor
-    return latents.reshape(clips, frames, *latents.shape[1:])
+    latents_raw = mean.reshape(noise.shape) + std.reshape(noise.shape) * noise
+    return latents_raw * encoders.scaling_factor
 
 
 def condition(
     batch: Batch,
     encoders: Encoders,
     options: ConditioningOptions,
-    key: Array,
+    image_noise: Float[Array, "b h w 3"],
     noised_target: tuple[Array, Array] | None = None,
 ) -> Conditioning:
     """Makes the conditioning of a batch, nothing dropped.
 
     Args:
       batch: as the data pipeline gives it.
-      key: of the noise that augments the first frame.
+      image_noise: N(0, 1) numbers that augment the first frame.
       noised_target: the target's scaled latents and their diffusion noise, both [b f h w c]. Only
         training has them, and only `noise_aug = "shared_latent"` reads them.
 
     Source: the conditioning of SVD (appendix D.3) and of the official training script.
-    Differs: `noise_aug = "shared_latent"` is the official way, which adds the diffusion noise itself
-    to the scaled latents and so leaks it; the default noises pixels independently, as SVD does.
+    Differs: `noise_aug = "shared_latent"` is the official way, which adds the diffusion noise
+    itself to the scaled latents and so leaks it; the default noises pixels independently, as SVD.
     """
     first = to_pixels(batch.first_frame_uint8)
     if options.noise_aug == "shared_latent" and noised_target is not None:
@@ -88,8 +88,7 @@ def condition(
         noised = (latents + options.noise_aug_strength * noise)[:, 0]
         image_latents = noised / encoders.scaling_factor
     else:
-        noise = jax.random.normal(key, first.shape)
-        image_latents, _ = encoders.moments(first + options.noise_aug_strength * noise)
+        image_latents, _ = encoders.moments(first + options.noise_aug_strength * image_noise)
     return Conditioning(
         image_embed=encoders.embed(clip_images(first, options.clip_range)).astype(jnp.float32),
         image_latents=image_latents.astype(jnp.float32),
@@ -99,14 +98,13 @@ def condition(
     )
 
 
-def drop(cond: Conditioning, probability: float, key: Array) -> Conditioning:
+def drop(cond: Conditioning, probability: float, r: Float[Array, "b"]) -> Conditioning:
     """Drops the image from some clips, so that guidance has an unconditional model to start from.
 
-    With one uniform number r per clip and p = `probability`: the embedding is zeroed if r < 2p, the
-    latents if p <= r < 3p. At p = 0.1: embedding only 10 %, both 10 %, latents only 10 %. The
-    trajectory is never dropped. Source: the official training script (as InstructPix2Pix).
+    With a uniform number `r` in [0, 1) per clip and p = `probability`: the embedding is zeroed if
+    r < 2p, the latents if p <= r < 3p. At p = 0.1: embedding only 10 %, both 10 %, latents only
+    10 %. The trajectory is never dropped. Source: the official training script.
     """
-    r = jax.random.uniform(key, cond.image_embed.shape[:1])
     no_embed = r < 2 * probability
     no_latents = (r >= probability) & (r < 3 * probability)
     return cond._replace(

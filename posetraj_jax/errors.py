@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 EXIT_USER_ERROR = 2
+EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
 
@@ -24,9 +25,8 @@ class UserError(Exception):
         return _rebuild, (self.what, self.expected, self.got, self.fix)
 
     def __str__(self) -> str:
-        return (
-            f"{self.what}\n  expected: {self.expected}\n  got:      {self.got}\n  do:       {self.fix}"
-        )
+        parts = {"expected": self.expected, "got": self.got, "do": self.fix}
+        return self.what + "".join(f"\n  {name + ':':<9} {text}" for name, text in parts.items())
 
 
 def _rebuild(what: str, expected: str, got: str, fix: str) -> UserError:

@@ -10,9 +10,9 @@ Axis letters, used in every shape of the package:
 | c      | channels, always last                   | p      | tracked points                    |
 
 Quantities carry their kind in the name: `pixels` are in [-1, 1], `frames_uint8` in 0..255,
-`latents` are scaled by the VAE's factor, `latents_raw` are not, `sigma` is a noise level in units of
-the scaled latents, `c_noise` is 0.25 ln(sigma), `tracks_px` are (x, y) in pixels, `camera_rt` is a
-row-major world-to-camera rotation (9 numbers) followed by a translation (3 numbers).
+`latents` are scaled by the VAE's factor, `latents_raw` are not, `sigma` is a noise level in units
+of the scaled latents, `c_noise` is 0.25 ln(sigma), `tracks_px` are (x, y) in pixels, `camera_rt` is
+a row-major world-to-camera rotation (9 numbers) followed by a translation (3 numbers).
 """
 
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ class Conditioning(NamedTuple):
     image_embed: Float[Array, "b d"]
     """CLIP embedding of the first frame; zeros where it is dropped."""
     image_latents: Float[Array, "b h w c"]
-    """Unscaled VAE latents (posterior mode) of the noise-augmented first frame; zeros if dropped."""
+    """Unscaled VAE latents (posterior mode) of the noised first frame; zeros where dropped."""
     maps_pixels: Float[Array, "b f h w 3"]
     """Trajectory maps in [-1, 1], at pixel resolution: black is -1."""
     time_ids: Float[Array, "b 3"]

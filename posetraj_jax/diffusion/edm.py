@@ -1,7 +1,7 @@
 """EDM preconditioning as Stable Video Diffusion uses it: a network F becomes a denoiser D.
 
-D(x; sigma) = c_skip x + c_out F(c_in x, c_noise), with sigma_data = 1 and the v-prediction choice of
-c_skip and c_out. Source: Karras et al. 2022 (arXiv 2206.00364), table 1 and section 5, with the
+D(x; sigma) = c_skip x + c_out F(c_in x, c_noise), with sigma_data = 1 and the v-prediction choice
+of c_skip and c_out. Source: Karras et al. 2022 (arXiv 2206.00364), table 1 and section 5, with the
 values of Stable Video Diffusion (arXiv 2311.15127), appendix D.
 """
 

@@ -67,8 +67,8 @@ def _interpolated_cosine(
 ) -> Float[Array, "b"]:
     """Cosine log-SNR between two resolution shifts, weighted by u itself.
 
-    Source: Hoogeboom et al. 2023 (simple diffusion, arXiv 2301.11093), section 3.1, and the official
-    training code's settings.
+    Source: Hoogeboom et al. 2023 (simple diffusion, arXiv 2301.11093), section 3.1, with the
+    settings of the official training code.
     """
     low, high = (_shifted_cosine(u, d, sigma_min, sigma_max) for d in (NOISE_D_LOW, NOISE_D_HIGH))
     log_snr = low + u * (high - low)

@@ -5,6 +5,7 @@ called for every step: progress, cancellation and previews live between the call
 is any callable `denoise(latents, sigma) -> x_0`, in the manner of k-diffusion.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -69,6 +70,6 @@ def steps(
       step: a compiled `step(latents, sigma, sigma_next)`; it may donate its latents, so what was
         yielded is valid only until the next one is asked for.
     """
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, sigma_next in itertools.pairwise(sigmas):
         latents = step(latents, jnp.asarray(sigma), jnp.asarray(sigma_next))
         yield latents

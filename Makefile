@@ -1,0 +1,50 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. See README.md.
+
+PYTHON ?= python3
+VENV ?= .venv
+RENDER_VENV ?= .venv-render
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-full lint render-env clips clean
+
+demo: $(VENV)/.core ## train tiny stage 1 on the shipped clips, sample GIFs, print where they are
+	$(BIN)/python -m posetraj_jax.train --config configs/stage1.py:tiny
+
+test: $(VENV)/.dev lint ## everything that is proven in minutes on two cores
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: $(VENV)/.dev ## the proofs at full size
+	$(BIN)/python -m pytest -m full
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+render-env: $(RENDER_VENV)/.bpy ## Blender's Python wheel, GPL and numpy < 2, in a place of its own
+
+clips: render-env $(VENV)/.core ## renders the shipped clips again, the same from the seed
+	$(BIN)/python -m data_prep.render_posetraj10k --out build/clips --num_clips 16 --seed 0
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(BIN)/python setup.py
+	$(PIP) --editable .
+	touch $@
+
+# torch first and alone: asked for through an extra, pip would take gigabytes of CUDA on Linux.
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) torch==2.13.0
+	$(PIP) --editable .[dev]
+	touch $@
+
+$(RENDER_VENV)/.bpy:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "bpy 5.0.1 needs Python 3.11: make PYTHON=python3.11 render-env")'
+	$(PYTHON) -m venv $(RENDER_VENV)
+	$(RENDER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check bpy==5.0.1
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(RENDER_VENV) build runs *.egg-info

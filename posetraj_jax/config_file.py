@@ -1,0 +1,111 @@
+"""Finds a config file, applies variants and the command line's overrides, and validates.
+
+    load("configs/stage1.py:tiny,official", {"optim.lr": "3e-4"})
+
+Own code and not ml_collections' flags, because a config must also load in a notebook and every
+mistake must end in one clear message.
+"""
+
+import ast
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from posetraj_jax.config import flatten, suggestion, validate
+from posetraj_jax.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent
+CONFIG_FOLDERS = (PACKAGE.parent / "configs", PACKAGE / "configs")
+"""The checkout's configs, and their copy inside an installed package."""
+
+
+def load(spec: str, overrides: Mapping[str, str] | None = None) -> ConfigDict:
+    """Resolves `configs/stage1.py:tiny,official` plus dotted overrides into a validated config.
+
+    Args:
+      spec: a path or bare name of a config file, then optionally `:` and comma-separated variants.
+        Relative paths are tried from the working directory, then from the package's configs.
+      overrides: dotted field → text, as given on the command line (`{"optim.lr": "3e-4"}`).
+
+    Raises:
+      UserError: no such file, variant or field, a value of the wrong type, or an invalid config.
+    """
+    path, _, variants = spec.partition(":")
+    c = _get_config(_find_file(path), variants)
+    for field, text in (overrides or {}).items():
+        _override(c, field, text)
+    validate(c)
+    return c
+
+
+def name_of(spec: str) -> str:
+    """The run's name: `configs/stage1.py:tiny,official` → `stage1-tiny-official`."""
+    path, _, variants = spec.partition(":")
+    return "-".join([Path(path).stem, *(variants.split(",") if variants else ["svd"])])
+
+
+def _find_file(path: str) -> Path:
+    name = path if path.endswith(".py") else f"{path}.py"
+    candidates = [Path(name), *(folder / Path(name).name for folder in CONFIG_FOLDERS)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted({p.stem for folder in CONFIG_FOLDERS for p in folder.glob("[!_]*.py")})
+    raise UserError(
+        f"there is no config file {path!r}",
+        expected="a path, or one of " + ", ".join(f"configs/{name}.py" for name in known),
+        got=path,
+        fix=suggestion(Path(name).stem, known, "configs/{}.py"),
+    )
+
+
+def _get_config(path: Path, variants: str) -> ConfigDict:
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(
+            f"{path} is not a config file",
+            expected="a function get_config(variant)",
+            got="no such function",
+            fix="see configs/stage1.py for the form",
+        )
+    return module.get_config(variants) if variants else module.get_config()
+
+
+def _override(c: ConfigDict, field: str, text: str) -> None:
+    flat = flatten(c)
+    if field not in flat:
+        raise UserError(
+            f"there is no config field {field!r}",
+            expected="a field of posetraj_jax/config.py",
+            got=f"--config.{field}={text}",
+            fix=suggestion(field, list(flat), "--config.{}"),
+        )
+    *sections, name = field.split(".")
+    for section in sections:
+        c = c[section]
+    c[name] = _parse(field, text, c[name])
+
+
+def _parse(field: str, text: str, current: Any) -> Any:
+    """Reads `text` as a value of the type that the field has now."""
+    kind = type(current)
+    try:
+        if kind is str:
+            return text
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        if kind is tuple:
+            return tuple(type(current[0])(part) for part in text.strip("()[] ").split(",") if part)
+        return kind(ast.literal_eval(text)) if kind is float else int(text)
+    except (ValueError, KeyError, SyntaxError, TypeError):
+        raise UserError(
+            f"config field {field!r} cannot take this value",
+            expected=f"{kind.__name__}, such as {current!r}",
+            got=text,
+            fix=f"write --config.{field}={current}",
+        ) from None

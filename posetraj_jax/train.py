@@ -1,0 +1,113 @@
+"""Trains a stage: `python -m posetraj_jax.train --config configs/stage1.py:tiny`.
+
+Order of life: config → data → workdir → mesh → networks → frozen weights → state → restore → loop.
+Everything that can be wrong with what the user gave is found before anything slow begins.
+"""
+
+import argparse
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+from absl import flags
+from clu import parameter_overview
+from ml_collections import ConfigDict
+
+from posetraj_jax import config, config_file, errors, sharding
+from posetraj_jax.data import pipeline
+from posetraj_jax.models.networks import build_networks
+from posetraj_jax.training import fixed_clips, metrics, options
+from posetraj_jax.training import state as states
+from posetraj_jax.training import workdir as workdirs
+from posetraj_jax.training.checkpoint import Checkpoints
+from posetraj_jax.training.fixed_clips import put
+from posetraj_jax.training.loop import Actions, train
+from posetraj_jax.training.metrics import MetricWriter
+from posetraj_jax.training.optimizer import make_optimizer
+from posetraj_jax.training.step import train_step
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses the command line, trains, and returns the exit code."""
+    spec, workdir, overrides = parse(sys.argv[1:] if arguments is None else arguments)
+    c = config_file.load(spec, overrides)
+    return run(c, workdir or Path("runs") / config_file.name_of(spec))
+
+
+def parse(arguments: list[str]) -> tuple[str, Path | None, dict[str, str]]:
+    """Splits `--config FILE[:variants] [--workdir DIR] [--config.field=value …]`."""
+    parser = argparse.ArgumentParser(prog="python -m posetraj_jax.train", description=__doc__)
+    parser.add_argument("--config", required=True, help="config file, then optionally :variants")
+    parser.add_argument("--workdir", type=Path, help="default: runs/<config>-<variants>")
+    known, rest = parser.parse_known_args(arguments)
+    overrides = {}
+    while rest:
+        name, has_value, value = rest.pop(0).partition("=")
+        if not name.startswith("--config.") or not (has_value or rest):
+            parser.error(f"unknown or incomplete argument {name!r}")
+        overrides[name.removeprefix("--config.")] = value if has_value else rest.pop(0)
+    return known.config, known.workdir, overrides
+
+
+def run(c: ConfigDict, workdir: Path) -> int:
+    """Trains config `c` in `workdir`, resuming what is there; returns the exit code."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's worker processes insist on parsed absl flags.
+    o = options.from_config(c)
+    mesh = sharding.make_mesh(c.mesh.data, c.mesh.fsdp)
+    sharding.check_batch(c.batch_size, mesh)
+    batches = pipeline.train_batches(o.data)
+    watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
+    workdirs.claim(workdir, config.flatten(c))
+
+    networks = build_networks(o.model)
+    frozen_key, init_key, train_key = jax.random.split(jax.random.key(c.seed), 3)
+    frozen = states.make_frozen(networks, mesh, o.precision, c.weights, frozen_key)
+    optimizer = make_optimizer(o.step.optim)
+    copy_add_embedding = c.model.copy_add_embedding
+    state = states.create(networks, frozen.unet, optimizer, mesh, init_key, copy_add_embedding)
+    print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
+
+    step = jax.jit(
+        partial(train_step, networks=networks, optimizer=optimizer, options=o.step),
+        donate_argnums=0,
+    )
+    watch = fixed_clips.FixedClips(networks, mesh, watched, o.watch)
+    with Checkpoints(workdir / workdirs.CHECKPOINTS, c.save.keep) as checkpoints:
+        if checkpoints.latest_step() is not None:
+            state = checkpoints.restore(state, batches)
+        print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
+
+        def sample(state, step, progress):
+            folder = workdir / "samples" / f"step_{step:06d}"
+            return watch.sample(state.ema, frozen, folder, progress)
+
+        actions = Actions(
+            step=lambda state, batch: step(state, frozen, put(batch, mesh), train_key),
+            evaluate=lambda state: watch.evaluate(state.ema, frozen),
+            sample=sample,
+            save=lambda state: checkpoints.save(state, batches, config.flatten(c)),
+        )
+        writer = MetricWriter(workdir, int(state.step), tensorboard=c.log.tensorboard)
+        clips = c.batch_size * c.optim.accumulate
+        state, stopped = train(state, batches, clips, o.schedule, actions, writer)
+        writer.close()
+    return _report(workdir, int(state.step), stopped)
+
+
+def _report(workdir: Path, step: int, stopped: int | None) -> int:
+    """Prints where everything is; returns the exit code."""
+    print(f"\n{'stopped' if stopped else 'finished'} at step {step}; in {workdir}:")
+    found = [metrics.plot_loss(workdir), workdir / metrics.JSONL, workdir / workdirs.CHECKPOINTS]
+    found += sorted((workdir / "samples").glob(f"step_{step:06d}/*.gif"))
+    for path in found:
+        print(f"  {path}")
+    return {None: 0, signal.SIGTERM: errors.EXIT_SIGTERM, signal.SIGINT: errors.EXIT_SIGINT}[
+        stopped
+    ]
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,116 @@
+"""Checkpoints of a run: each part is a separate Orbax item, so inference reads parameters only."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+
+from posetraj_jax.errors import UserError
+from posetraj_jax.training.state import TrainState, abstract_like
+
+PARTS = ("params", "opt_state", "ema")
+
+
+class Checkpoints:
+    """The checkpoints under one folder, newest `keep` of them. Close it, or use it in `with`."""
+
+    def __init__(self, folder: Path, keep: int):
+        self._folder = Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if error is None:
+            self.wait()
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """The optimizer step of the newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, batches: Any, config: dict[str, Any]) -> None:
+        """Starts writing a checkpoint; it counts only once it is complete.
+
+        Args:
+          batches: the data iterator; its position is saved with the state.
+          config: the flattened config, kept beside the numbers.
+
+        Raises:
+          UserError: too little disk space, or the disk refused an earlier or this checkpoint. The
+            checkpoints before it are untouched.
+        """
+        step = int(state.step)
+        if step == self.latest_step():
+            return
+        self._require_space(state)
+        parts = {part: ocp.args.StandardSave(getattr(state, part)) for part in PARTS}
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **parts,
+                    data=grain.checkpoint.CheckpointSave(batches),
+                    config=ocp.args.JsonSave(config),
+                ),
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._write_error(error) from error
+
+    def wait(self) -> None:
+        """Blocks until every started checkpoint is complete; raises UserError if one failed."""
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._write_error(error) from error
+
+    def restore(self, state: TrainState, batches: Any) -> TrainState:
+        """Reads the newest checkpoint onto the devices of `state`, whatever mesh wrote it.
+
+        Args:
+          state: of the same shapes; its numbers are not used.
+          batches: the data iterator; it is moved to where the checkpoint was written.
+
+        Raises:
+          UserError: the checkpoint cannot be read.
+        """
+        step = self.latest_step()
+        target = abstract_like(state)
+        parts = {part: ocp.args.StandardRestore(getattr(target, part)) for part in PARTS}
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(**parts, data=grain.checkpoint.CheckpointRestore(batches)),
+            )
+        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+            raise UserError(
+                f"cannot read the checkpoint {self._folder / str(step)}",
+                expected="a complete checkpoint of this config's networks",
+                got=f"{type(error).__name__}: {error}".splitlines()[0],
+                fix="remove this checkpoint to resume from the one before, or use another workdir",
+            ) from error
+        number = jax.device_put(jax.numpy.asarray(step, state.step.dtype), state.step.sharding)
+        return TrainState(step=number, **{part: restored[part] for part in PARTS})
+
+    def _require_space(self, state: TrainState) -> None:
+        leaves = jax.tree.leaves([getattr(state, part) for part in PARTS])
+        needed = sum(leaf.nbytes for leaf in leaves)
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise self._write_error(OSError(f"{free / 1e9:.2f} GB are free"), needed)
+
+    def _write_error(self, error: Exception, needed: int | None = None) -> UserError:
+        wanted = "room for the checkpoint" + (f", {needed / 1e9:.2f} GB" if needed else "")
+        return UserError(
+            f"cannot write a checkpoint to {self._folder}",
+            expected=f"a writable disk with {wanted}",
+            got=f"{error}".splitlines()[0],
+            fix="free some space and run the same command again: it resumes from step "
+            f"{self.latest_step() or 0}",
+        )

@@ -1,0 +1,116 @@
+"""Config sections as frozen dataclasses: below the entry points nobody sees a ConfigDict."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from posetraj_jax import config, data
+from posetraj_jax.conditioning import ConditioningOptions
+from posetraj_jax.data.pipeline import DataOptions
+from posetraj_jax.diffusion.noise import NoiseOptions
+from posetraj_jax.errors import UserError, listed
+from posetraj_jax.generation import SamplingOptions
+from posetraj_jax.models.networks import ModelOptions
+from posetraj_jax.structs import Precision
+from posetraj_jax.training.fixed_clips import WatchOptions
+from posetraj_jax.training.loop import Schedule
+from posetraj_jax.training.optimizer import OptimizerOptions
+from posetraj_jax.training.step import StepOptions
+from posetraj_jax.weights import HOW_TO_CONVERT
+
+SHIPPED_CLIPS = Path(data.__file__).parent / "clips"
+HOW_TO_RENDER = "python -m data_prep.render_posetraj10k --out CLIPS_FOLDER"
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Everything a run needs to know, by the part that needs it."""
+
+    model: ModelOptions
+    precision: Precision
+    data: DataOptions
+    step: StepOptions
+    watch: WatchOptions
+    schedule: Schedule
+
+
+def from_config(c: ConfigDict) -> TrainingOptions:
+    """Reads a validated config.
+
+    Raises:
+      UserError: the config names no weights or no data, with the commands that make them.
+    """
+    _require_inputs(c)
+    compute = _compute_dtype(c.model.dtype)
+    conditioning = ConditioningOptions(**c.conditioning)
+    noise = NoiseOptions(**c.diffusion)
+    return TrainingOptions(
+        model=ModelOptions(**{**c.model, "dtype": compute}),
+        precision=Precision(compute=compute, trainable=jnp.float32, frozen=compute),
+        data=DataOptions(**{**c.data, "path": _data_path(c)}, **_batching(c)),
+        step=StepOptions(conditioning, noise, OptimizerOptions(**c.optim)),
+        watch=WatchOptions(
+            eval_clips=c.eval.clips,
+            sample_clips=c.sample.clips,
+            batch_size=c.batch_size,
+            seed=c.eval.seed,
+            conditioning=conditioning,
+            noise=noise,
+            sampling=_sampling(c, conditioning),
+        ),
+        schedule=Schedule(
+            steps=c.steps,
+            log=c.log.every,
+            evaluate=c.eval.every,
+            sample=c.sample.every,
+            save=c.save.every,
+        ),
+    )
+
+
+def _require_inputs(c: ConfigDict) -> None:
+    missing = []
+    if not c.weights and c.model.variant != "tiny":
+        missing.append(f"weights: convert the published ones with: {HOW_TO_CONVERT}")
+    if c.weights and not Path(c.weights).is_dir():
+        missing.append(f"weights = {c.weights}: no such folder; make it with: {HOW_TO_CONVERT}")
+    if not c.data.path:
+        missing.append(f"data.path: render clips with: {HOW_TO_RENDER}")
+    if missing:
+        raise UserError(
+            "this config needs files that it was not given",
+            expected="weights of the frozen networks, and a folder of clips",
+            got=listed(missing),
+            fix="run these commands, then pass --config.weights=WEIGHTS_FOLDER "
+            "--config.data.path=CLIPS_FOLDER; or try configs/stage1.py:tiny, which needs neither",
+        )
+
+
+def _sampling(c: ConfigDict, conditioning: ConditioningOptions) -> SamplingOptions:
+    return SamplingOptions(
+        steps=c.sample.steps,
+        min_guidance_scale=c.sample.min_guidance_scale,
+        max_guidance_scale=c.sample.max_guidance_scale,
+        sigma_min=c.diffusion.sigma_min,
+        sigma_max=c.diffusion.sigma_max,
+        conditioning=conditioning,
+    )
+
+
+def _data_path(c: ConfigDict) -> str:
+    return str(SHIPPED_CLIPS) if c.data.path == config.SHIPPED_CLIPS else c.data.path
+
+
+def _batching(c: ConfigDict) -> dict[str, int]:
+    """Clips that this process reads for one optimizer step."""
+    return {"batch_size": c.batch_size * c.optim.accumulate, "seed": c.seed}
+
+
+def _compute_dtype(name: str):
+    """float32 on CPU, where XLA does not speed up bfloat16; bfloat16 elsewhere; or as named."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)

@@ -1,0 +1,118 @@
+"""What a run carries from step to step, what stays frozen, and how both begin."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from posetraj_jax import sharding, weights
+from posetraj_jax.conditioning import Encoders
+from posetraj_jax.models.controlnet import init_from_unet
+from posetraj_jax.models.networks import Networks
+from posetraj_jax.nn.build import Network
+from posetraj_jax.structs import Precision
+
+Metrics = dict[str, Any]
+"""Scalars of a step by name."""
+
+
+class TrainState(NamedTuple):
+    """All that training changes; donated to every step and saved in every checkpoint."""
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    ema: Any
+    """Moving average of `params`; equal to them where it is off."""
+
+
+class Frozen(NamedTuple):
+    """Parameters that never change, in the compute type."""
+
+    unet: Any
+    vae: Any
+    image_encoder: Any
+
+
+def bind_encoders(networks: Networks, frozen: Frozen) -> Encoders:
+    """The encoders as functions of pixels only."""
+    return Encoders(
+        moments=lambda pixels: networks.vae.apply(frozen.vae, pixels, method="encode"),
+        embed=partial(networks.image_encoder.apply, frozen.image_encoder),
+        scaling_factor=networks.vae.config.scaling_factor,
+    )
+
+
+def make_frozen(
+    networks: Networks, mesh: Mesh, precision: Precision, folder: str, key: Array
+) -> Frozen:
+    """The frozen networks' parameters in the compute type, sharded.
+
+    Args:
+      folder: of converted weights; empty draws them at random, which only the tiny variant may.
+      key: of the random weights.
+    """
+    nets = Frozen(networks.unet, networks.vae, networks.image_encoder)
+    if folder:
+        return Frozen(
+            *(
+                _load(Path(folder) / name, network, mesh, precision)
+                for name, network in zip(Frozen._fields, nets, strict=True)
+            )
+        )
+
+    def init(key):
+        keys = jax.random.split(key, len(nets))
+        drawn = (network.init(k) for network, k in zip(nets, keys, strict=True))
+        return Frozen(*(weights.cast(params, precision.frozen) for params in drawn))
+
+    shardings = sharding.parameter_shardings(jax.eval_shape(init, key), mesh)
+    return jax.jit(init, out_shardings=shardings)(key)
+
+
+def _load(folder: Path, network: Network, mesh: Mesh, precision: Precision) -> Any:
+    abstract = network.abstract()
+    target = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, precision.frozen, sharding=where),
+        abstract,
+        sharding.parameter_shardings(abstract, mesh),
+    )
+    return weights.load(folder, target)
+
+
+def create(
+    networks: Networks,
+    unet_params: Any,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    key: Array,
+    copy_add_embedding: bool,
+) -> TrainState:
+    """The state before step 0: the ControlNet is a copy of the UNet's encoder, sharded.
+
+    Args:
+      key: of the parameters that the UNet does not have.
+    """
+
+    def init(key, unet_params):
+        unet_params = weights.cast(unet_params, jnp.float32)
+        params = init_from_unet(
+            networks.controlnet.init(key), unet_params, copy_add_embedding=copy_add_embedding
+        )
+        ema = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+
+    shardings = sharding.parameter_shardings(jax.eval_shape(init, key, unet_params), mesh)
+    return jax.jit(init, out_shardings=shardings)(key, unet_params)
+
+
+def abstract_like(state: TrainState) -> TrainState:
+    """Shapes, types and shardings of a state, without its numbers."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )
