@@ -23,6 +23,14 @@ from posetraj_jax.errors import UserError
 
 Array = np.ndarray
 
+READ_ERRORS = (
+    OSError,
+    ValueError,
+    IndexError,  # a container without a video stream
+    SyntaxError,  # Pillow's word for a broken picture
+    Image.DecompressionBombError,
+    av.FFmpegError,
+)
 MAX_FRAMES = 2_000
 MAX_PIXELS = 64_000_000
 """Of one frame. Files can claim any size; nothing larger than this is decoded."""
@@ -34,7 +42,7 @@ SUBPIXEL_BITS = 4
 FAR = 1 << 14
 
 
-def write_video(path: Path | str, frames_uint8: UInt8[Array, "f h w 3"], fps: float) -> Path:
+def write_video(path: Path | str, frames_uint8: UInt8[Array, "f h w 3"], fps: float | int) -> Path:
     """Writes frames as .mp4 (H.264), .gif, or a folder of PNG files, by the path's suffix.
 
     MP4 needs even sizes: a row or column is repeated where one is odd. GIF has one palette and one
@@ -83,7 +91,7 @@ def _appearing_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_mp4(path: Path, frames: Array, fps: float) -> None:
+def _write_mp4(path: Path, frames: Array, fps: float | int) -> None:
     height, width = frames.shape[1:3]
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     with av.open(str(path), "w") as container:
@@ -95,7 +103,7 @@ def _write_mp4(path: Path, frames: Array, fps: float) -> None:
         container.mux(stream.encode(None))
 
 
-def _write_gif(path: Path, frames: Array, fps: float) -> None:
+def _write_gif(path: Path, frames: Array, fps: float | int) -> None:
     sample = np.concatenate(frames[:: max(1, len(frames) // 16)])
     palette = Image.fromarray(sample).quantize(256, Image.Quantize.MEDIANCUT)
     dither = _bayer(*frames.shape[1:3])[..., None] * GIF_DITHER
@@ -125,7 +133,7 @@ def _bayer(height: int, width: int) -> Array:
     return np.tile(tile, (-(-height // 8), -(-width // 8)))[:height, :width]
 
 
-def _write_pngs(path: Path, frames: Array, fps: float) -> None:
+def _write_pngs(path: Path, frames: Array, fps: float | int) -> None:
     path.mkdir()
     for index, frame in enumerate(frames):
         Image.fromarray(frame).save(path / f"{index:05d}.png")
@@ -164,7 +172,7 @@ def read_video(
                 break
         if not frames:
             raise ValueError("no frames")
-    except (OSError, ValueError, IndexError, SyntaxError, av.FFmpegError) as error:
+    except READ_ERRORS as error:
         raise UserError(
             f"A video cannot be read: {path}",
             expected=f"a video or a folder of pictures, of at most {max_pixels} pixels a frame",
@@ -261,7 +269,7 @@ def _dot(frame: Array, point: Array, colour: tuple[int, int, int], radius: int) 
     cv2.circle(frame, centre, radius << SUBPIXEL_BITS, colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def side_by_side(*videos: UInt8[Array, "f h w 3"], gap: int = 8) -> UInt8[Array, "f h w2 3"]:
+def side_by_side(*videos: UInt8[Array, "_ _ _ 3"], gap: int = 8) -> UInt8[Array, "f h w 3"]:
     """Puts videos of equal length and height into one row, `gap` white columns between them."""
     lengths = {video.shape[:2] for video in videos}
     if len(lengths) != 1:
@@ -273,7 +281,7 @@ def side_by_side(*videos: UInt8[Array, "f h w 3"], gap: int = 8) -> UInt8[Array,
 
 def contact_sheet(
     frames_uint8: UInt8[Array, "f h w 3"], columns: int = 7, gap: int = 4
-) -> UInt8[Array, "h2 w2 3"]:
+) -> UInt8[Array, "_ _ 3"]:
     """Lays the frames out row by row on white, as one picture."""
     count, height, width, _ = frames_uint8.shape
     columns = min(columns, count)
