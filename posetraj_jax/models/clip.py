@@ -59,14 +59,11 @@ class Embeddings(nnx.Module):
 
     def __init__(self, config: CLIPVisionConfig, make: Make):
         d, size = config.hidden_size, config.patch_size
-        normal = jax.nn.initializers.normal(0.02)
-        self.class_embedding = nnx.Param(normal(make.params(), (d,), jnp.float32))
+        self.class_embedding = nnx.Param(make.uniform((d,), d**-0.5))
         self.patch_embedding = make.conv(
             3, d, (size, size), strides=size, padding="VALID", use_bias=False
         )
-        self.position_embedding = nnx.Embed(
-            config.num_positions, d, embedding_init=normal, dtype=make.dtype, rngs=make
-        )
+        self.position_embedding = make.embed(config.num_positions, d)
 
     def __call__(self, images: Float[Array, "b H W 3"]) -> Float[Array, "b n d"]:
         """Tokens, the class token first."""

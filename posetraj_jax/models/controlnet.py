@@ -80,7 +80,7 @@ class MapEmbedding(nnx.Module):
         self.blocks = nnx.List(blocks)
         if config.camera:
             c = channels[-1]
-            init = _camera_kernel(config.camera_init)
+            init = _identity_and_camera(config, make)
             self.cc_projection = make.linear(c + CAMERA_NUMBERS, c, kernel_init=init)
         self.conv_out = make.conv(channels[-1], config.block_out_channels[0], kernel_init=zeros)
 
@@ -100,15 +100,15 @@ class MapEmbedding(nnx.Module):
         return self.conv_out(x)
 
 
-def _camera_kernel(start: str) -> Initializer:
-    """Identity on the features; the camera's rows zero or U(±1/sqrt(number of inputs))."""
+def _identity_and_camera(config: ControlNetConfig, make: Make) -> Initializer:
+    """Identity on the features; the camera's rows zero, or U(±1/sqrt(number of inputs))."""
 
-    def init(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
+    def init(key: None, shape: tuple[int, int], dtype: Any) -> Array:
         d_in, d_out = shape
-        camera = jnp.zeros((d_in - d_out, d_out), dtype)
-        if start == "uniform":
-            camera = jax.random.uniform(key, camera.shape, dtype, -1.0, 1.0) * d_in**-0.5
-        return jnp.concatenate([jnp.eye(d_out, dtype=dtype), camera])
+        camera = jnp.zeros((CAMERA_NUMBERS, d_out))
+        if config.camera_init == "uniform":
+            camera = make.uniform(camera.shape, d_in**-0.5)
+        return jnp.concatenate([jnp.eye(d_out), camera]).astype(dtype)
 
     return init
 

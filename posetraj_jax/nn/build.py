@@ -34,7 +34,7 @@ class Network:
     remat: Remat = "none"
 
     def init(self, key: Any) -> Params:
-        """Fresh float32 parameters, each leaf from its own key. Fit for `jax.jit`."""
+        """Fresh float32 parameters; `layers.Make` says how they start. Fit for `jax.jit`."""
         return _construct(self, key)[1]
 
     def abstract(self) -> Params:

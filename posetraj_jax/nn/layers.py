@@ -17,18 +17,9 @@ NUM_GROUPS = 32
 OVER_FRAME = (-3, -2)
 OVER_CLIP = (-4, -3, -2)
 
+BLOCK = 2**22
+
 zeros = jax.nn.initializers.zeros
-
-
-@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
-def uniform_fan_in(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-    """U(±1/sqrt(fan_in)), PyTorch's start of a kernel; all axes but the last are inputs.
-
-    Compiled once per shape, which makes initialisation outside `jax.jit` the quick way: inside,
-    XLA compiles every leaf anew.
-    """
-    limit = math.prod(shape[:-1]) ** -0.5
-    return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class Make:
@@ -37,24 +28,33 @@ class Make:
     Kernels start as U(±1/sqrt(fan_in)), as in PyTorch. Differs: biases start at zero, where
     PyTorch draws them too. Parameters are float32 and are cast to `dtype` where they are used.
 
-    `params()` is the one method flax asks of its key sources. Counting in Python instead of in
-    `nnx.Rngs` keeps abstract initialisation linear in the number of leaves.
+    Kernels are cut out of blocks of random numbers, each block with its own key: one draw per leaf
+    would take XLA a minute to compile for a tiny network.
     """
 
     def __init__(self, key: Any, dtype: Any, remat: Remat):
         self.dtype, self.remat = dtype, remat
-        self._key, self._count = key, 0
+        self._key, self._num_blocks = key, 0
+        self._block, self._used = jnp.zeros((0,)), 0
 
-    def params(self) -> Any:
-        """The next key; every call gives another one."""
-        self._count += 1
-        return jax.random.fold_in(self._key, self._count)
+    def params(self) -> None:
+        """No key: flax asks for one before every initialiser, but the ones given here need none."""
+
+    def uniform(self, shape: tuple[int, ...], limit: float) -> Array:
+        """Numbers from U(±limit) that no other leaf has, float32."""
+        count = math.prod(shape)
+        if self._used + count > self._block.size:
+            key = jax.random.fold_in(self._key, self._num_blocks)
+            self._block = jax.random.uniform(key, (max(count, BLOCK),), minval=-1.0, maxval=1.0)
+            self._num_blocks, self._used = self._num_blocks + 1, 0
+        start, self._used = self._used, self._used + count
+        return limit * _cut(self._block, start, shape)
 
     def linear(
         self, d_in: int, d_out: int, *, bias: bool = True, kernel_init: Initializer | None = None
     ) -> nnx.Linear:
         """A matrix on the last axis."""
-        init = kernel_init or uniform_fan_in
+        init = kernel_init or self._kernel
         return nnx.Linear(d_in, d_out, use_bias=bias, kernel_init=init, dtype=self.dtype, rngs=self)
 
     def conv(
@@ -65,12 +65,25 @@ class Make:
         Pads k // 2 on both sides as PyTorch does: "SAME" would pad a stride-2 kernel elsewhere.
         `options` (`strides`, `padding`, `use_bias`, `kernel_init`) go to `nnx.Conv`.
         """
-        defaults = {"padding": [(k // 2, k // 2) for k in kernel], "kernel_init": uniform_fan_in}
+        defaults = {"padding": [(k // 2, k // 2) for k in kernel], "kernel_init": self._kernel}
         return nnx.Conv(c_in, c_out, kernel, **defaults | options, dtype=self.dtype, rngs=self)
 
     def layer_norm(self, d: int) -> nnx.LayerNorm:
         """Layer normalisation with float32 statistics and eps 1e-5."""
         return nnx.LayerNorm(d, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, rngs=self)
+
+    def embed(self, n: int, d: int) -> nnx.Embed:
+        """A table of `n` vectors."""
+        return nnx.Embed(n, d, embedding_init=self._kernel, dtype=self.dtype, rngs=self)
+
+    def _kernel(self, key: None, shape: tuple[int, ...], dtype: Any) -> Array:
+        fan_in = math.prod(shape[:-1])
+        return self.uniform(shape, fan_in**-0.5).astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _cut(block: Array, start: int, shape: tuple[int, ...]) -> Array:
+    return jax.lax.dynamic_slice(block, (start,), (math.prod(shape),)).reshape(shape)
 
 
 class GroupNorm(nnx.Module):
