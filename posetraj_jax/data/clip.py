@@ -97,8 +97,6 @@ def _text_problems(clip: Clip) -> Iterator[str]:
         yield "clip_id: use letters, digits, '-', '_' and '.' only"
     if not (np.isfinite(clip.fps) and clip.fps > 0):
         yield f"fps: {clip.fps} is not a positive number"
-    if len(clip.track_kinds) != clip.tracks_px.shape[1:2][0]:
-        yield f"track_kinds: {len(clip.track_kinds)} names for tracks_px {clip.tracks_px.shape}"
     for name in ("source", "licence"):
         if not getattr(clip, name):
             yield f"{name}: empty"
@@ -109,7 +107,7 @@ def _text_problems(clip: Clip) -> Iterator[str]:
 
 
 def _array_problems(clip: Clip) -> Iterator[str]:
-    sizes = {"f": len(clip.frames_jpeg)}
+    sizes = {"f": len(clip.frames_jpeg), "p": len(clip.track_kinds)}
     for name, (axes, dtype) in ARRAYS.items():
         array = np.asarray(getattr(clip, name))
         letters = axes.split()
@@ -121,7 +119,10 @@ def _array_problems(clip: Clip) -> Iterator[str]:
             for letter, size in zip(letters, array.shape, strict=True)
         )
         if array.shape != expected:
-            yield f"{name}: shape {array.shape}, expected [{axes}] = {expected}"
+            yield (
+                f"{name}: shape {array.shape}, expected [{axes}] = {expected} "
+                f"for {sizes['f']} frames and {sizes['p']} track_kinds"
+            )
         if array.dtype != dtype:
             yield f"{name}: type {array.dtype}, expected {np.dtype(dtype)}"
         elif not np.isfinite(array).all():

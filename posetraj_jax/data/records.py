@@ -16,6 +16,7 @@ sequence of them, without TensorFlow. Hence the few overrides here.)
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -158,13 +159,21 @@ def write_dataset(
     Args:
         clips: at least one clip; ids must differ.
         directory: TFDS data_dir; made if absent.
-        name: dataset name, in lower case letters, digits and '_'.
+        name: of the dataset: lower case letters, digits and '_'.
         clips_per_shard: clips in one file.
 
     Raises:
-        UserError: if the dataset exists, a clip is not legal, an id comes twice, or none comes.
+        UserError: if the name is not legal, the dataset exists, a clip is not legal, an id comes
+            twice, or no clip comes.
     """
     folder = Path(directory) / name / VERSION
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UserError(
+            f"A dataset cannot be called {name!r}",
+            expected="lower case letters, digits and '_', beginning with a letter",
+            got=repr(name),
+            fix="choose another name",
+        )
     if folder.exists():
         raise UserError(
             f"The dataset cannot be written to {folder}",

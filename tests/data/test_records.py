@@ -101,6 +101,7 @@ def test_writing_and_reading_need_no_tensorflow(tmp_path):
         ({"frames_jpeg": (jpeg(grey(1)),) * 15 + (jpeg(grey(1, 8, 8)),)}, r"\[15\]: 8x8, others"),
         ({"masks_png": (png(np.zeros((64, 128), np.uint8)),)}, "masks_png: 1 for 16"),
         ({"tracks_px": np.zeros((15, 2, 2), np.float32)}, "tracks_px"),
+        ({"tracks_px": np.zeros(16, np.float32)}, "tracks_px"),
         ({"tracks_px": np.full((16, 2, 2), np.inf, np.float32)}, "not finite"),
         ({"tracks_px": np.zeros((16, 2, 2))}, "float64"),
         ({"track_kinds": ("floor",)}, "track_kinds"),
@@ -114,6 +115,11 @@ def test_writing_and_reading_need_no_tensorflow(tmp_path):
 def test_an_illegal_clip_is_named_with_its_field(changes, named):
     with pytest.raises(UserError, match=named):
         check_clip(make_clip(**changes))
+
+
+def test_a_name_that_tfds_could_not_read_is_refused(tmp_path):
+    with pytest.raises(UserError, match="My-Clips"):
+        write_dataset([make_clip()], tmp_path, name="My-Clips")
 
 
 def test_all_problems_of_a_clip_are_told_at_once():
