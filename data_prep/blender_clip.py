@@ -10,6 +10,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix, Vector
 
+from data_prep import blender_models as models
 from data_prep import blender_stage as stage
 from data_prep import geometry
 from data_prep.scene import Scene
@@ -27,7 +28,7 @@ def set_up(scene: Scene, threads: int) -> list[bpy.types.Object]:
     stage.add_light(scene.light)
     things = []
     for number, description in enumerate(scene.objects):
-        thing = stage.add_model(description.asset, description.size, f"object_{number}")
+        thing = models.add_model(description.asset, description.size, f"object_{number}")
         thing.pass_index = number + 1
         things.append(thing)
     return things
@@ -65,7 +66,7 @@ def annotate(scene: Scene, things: list[bpy.types.Object], path: Path) -> None:
     [f o 4], the smallest rectangle (left, top, right, bottom) around an object's vertices;
     `engine`, such as 'bpy-5.0.1'.
     """
-    vertices = [stage.mesh_vertices(thing.data) for thing in things]
+    vertices = [models.mesh_vertices(thing.data) for thing in things]
     boxes = [geometry.box_corners(v.min(axis=0), v.max(axis=0)) for v in vertices]
     tracks = [_track_points(scene, number, thing) for number, thing in enumerate(things)]
     kinds, names, points = ([x for track in tracks for x in track[i]] for i in range(3))
@@ -119,7 +120,7 @@ def _track_points(
     'floor' and 'centre' first, then the six vertices that touch the sides of the box, then points
     spread over the surface.
     """
-    vertices = stage.mesh_vertices(thing.data)
+    vertices = models.mesh_vertices(thing.data)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     contacts = [
         vertices[pick(vertices[:, axis])] for axis in range(3) for pick in (np.argmin, np.argmax)
@@ -132,7 +133,7 @@ def _track_points(
 
 def _spread_points(mesh: bpy.types.Mesh, count: int, seed: int) -> np.ndarray:
     """`count` points [count 3] on the surface, far from each other (farthest-point choice)."""
-    vertices = stage.mesh_vertices(mesh)
+    vertices = models.mesh_vertices(mesh)
     mesh.calc_loop_triangles()
     corners = np.array([t.vertices[:] for t in mesh.loop_triangles])
     a, b, c = (vertices[corners[:, i]] for i in range(3))

@@ -51,19 +51,20 @@ def report(**fields) -> None:
 
 def measure(assets: list[str]) -> None:
     """Reports the side lengths (x, y, z) of each asset when its largest side is 1."""
-    import bpy  # noqa: F401 – first, see blender_stage
+    import bpy  # noqa: F401 – first, see blender_models
 
-    from data_prep import blender_stage as stage
+    from data_prep.blender_models import add_model, mesh_vertices
+    from data_prep.blender_stage import empty_stage
 
-    stage.empty_stage()
+    empty_stage()
     for asset in assets:
-        vertices = stage.mesh_vertices(stage.add_model(asset, 1.0, asset).data)
+        vertices = mesh_vertices(add_model(asset, 1.0, asset).data)
         report(asset=asset, sides=(vertices.max(axis=0) - vertices.min(axis=0)).tolist())
 
 
 def render(scenes: list[Scene], out: Path, threads: int) -> None:
     """Renders every scene to `out / clip_id` and reports each frame and each finished clip."""
-    import bpy  # noqa: F401 – first, see blender_stage
+    import bpy  # noqa: F401 – first, see blender_models
 
     from data_prep.blender_clip import annotate, render_frames, set_up
 

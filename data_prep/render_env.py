@@ -5,6 +5,7 @@ Blender's Python wheel needs NumPy 1 and is under the GPL, so it lives in an env
 """
 
 import contextlib
+import itertools
 import json
 import subprocess
 import tempfile
@@ -99,13 +100,14 @@ class _Workers(contextlib.AbstractContextManager):
     def __init__(self, python: Path, folder: Path):
         self._python, self._folder = python, folder
         self._processes: list[subprocess.Popen] = []
+        self._numbers = itertools.count()  # next() is atomic; `do` runs in several threads
         self._closed = False
 
     def do(self, command: str, job: Mapping[str, Any], on_report: Reports) -> None:
         """Runs one worker to its end and passes its reports on."""
         if self._closed:
             return
-        number = len(self._processes)
+        number = next(self._numbers)
         job_file = self._folder / f".job-{command}-{number}.json"
         log_file = self._folder / f".log-{command}-{number}.txt"
         job_file.write_text(json.dumps(job))

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from data_prep import paths
+
+
+def test_circle_is_half_a_circle_of_radius_1_1():
+    path = paths.make_path("circle", 0.0, 3)
+    np.testing.assert_allclose(path.points, [[1.1, 0], [0, 1.1], [-1.1, 0]], atol=1e-12)
+    np.testing.assert_allclose(path.tangents, [[0, 1], [-1, 0], [0, -1]], atol=1e-12)
+
+
+def test_s_is_two_half_circles():
+    path = paths.make_path("S", 0.0, 5)
+    r = 0.49
+    np.testing.assert_allclose(
+        path.points, [[r, 0], [0, r], [-r, 0], [-2 * r, -r], [-3 * r, 0]], atol=1e-12
+    )
+    np.testing.assert_allclose(
+        path.tangents, [[0, 1], [-1, 0], [0, -1], [-1, 0], [0, 1]], atol=1e-12
+    )
+
+
+def test_s_spans_1_96_and_phase_turns_it():
+    straight, turned = (paths.make_path("S", phase, 14).points for phase in (0.0, 0.7))
+    assert np.linalg.norm(straight[-1] - straight[0]) == pytest.approx(4 * 0.49)
+    cos, sin = np.cos(0.7), np.sin(0.7)
+    np.testing.assert_allclose(turned, straight @ [[cos, sin], [-sin, cos]], atol=1e-12)
+
+
+@pytest.mark.parametrize("curve", paths.CURVES)
+def test_steps_along_the_arc_are_equal(curve):
+    count, fine = 14, 500
+    dense = paths.make_path(curve, 1.3, (count - 1) * fine + 1).points
+    steps = np.linalg.norm(np.diff(dense, axis=0), axis=1).reshape(count - 1, fine).sum(axis=1)
+    length = np.pi * 1.1 if curve == "circle" else 2 * np.pi * 0.49
+    np.testing.assert_allclose(steps, length / (count - 1), rtol=1e-5)
+    np.testing.assert_allclose(dense[::fine], paths.make_path(curve, 1.3, count).points, atol=1e-12)
+
+
+@pytest.mark.parametrize("curve", paths.CURVES)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_tangents_are_the_direction_of_travel(curve, backwards):
+    path = paths.make_path(curve, 0.4, 2001, backwards=backwards)
+    moved = np.diff(path.points, axis=0)
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    np.testing.assert_allclose(moved, path.tangents[:-1], atol=4e-3)
+
+
+def test_backwards_swaps_the_ends():
+    forth, back = (paths.make_path("S", 2.0, 14, backwards=b) for b in (False, True))
+    np.testing.assert_array_equal(forth.points, back.points[::-1])
+
+
+def test_headings():
+    path = paths.make_path("circle", 0.0, 3)
+    np.testing.assert_array_equal(paths.heading_directions(path, "tangent"), path.tangents)
+    np.testing.assert_array_equal(paths.heading_directions(path, "centre"), -path.points)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="line"):
+        paths.make_path("line", 0.0, 14)
+    with pytest.raises(ValueError, match="sideways"):
+        paths.heading_directions(paths.make_path("S", 0.0, 14), "sideways")

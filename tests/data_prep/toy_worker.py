@@ -1,0 +1,92 @@
+"""A stand-in for the Blender worker: every asset is a solid white box, drawn with NumPy."""
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data_prep import geometry
+from data_prep.blender_worker import REPORT
+from data_prep.scene import Scene, from_json, to_json
+
+SIDES = np.array([0.5, 1.0, 0.4])
+LOW, HIGH = SIDES * [-0.5, -0.5, 0], SIDES * [0.5, 0.5, 1]
+NAMES = ("floor", "centre", "x_low", "x_high", "y_low", "y_high", "z_low", "z_high")
+POINTS = np.array([[0, 0, 0], (LOW + HIGH) / 2, *[LOW, HIGH] * 3])
+
+
+def make_python(folder: Path) -> Path:
+    """An executable that takes the place of the render environment's Python."""
+    roots = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    script = folder / "toy-python"
+    script.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path[:0] = {roots!r}\n"
+        "import toy_worker\ntoy_worker.work(*sys.argv[-2:])\n"
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return script
+
+
+def work(command: str, path: str) -> None:
+    job = json.loads(Path(path).read_text())
+    print("chatter that is no report")
+    for asset in job.get("assets", []):
+        print(REPORT + json.dumps({"asset": asset, "sides": SIDES.tolist()}))
+    for data in job.get("scenes", []):
+        scene = from_json(json.dumps(data))
+        if os.environ.get("TOY_FAILS_AT") == scene.clip_id:
+            sys.exit(f"cannot go on with {scene.clip_id}")
+        draw(scene, Path(job["out"]) / scene.clip_id)
+        print(REPORT + json.dumps({"clip": scene.clip_id, "done": True}), flush=True)
+
+
+def draw_mask(box: np.ndarray, width: int, height: int) -> np.ndarray:
+    """1 where a pixel's centre lies inside the outline of a box's corners."""
+    mask = np.zeros((height, width), np.uint8)
+    (left, top), (right, bottom) = np.floor(box.min(axis=0)), np.ceil(box.max(axis=0))
+    columns, rows = np.meshgrid(np.arange(left, right), np.arange(top, bottom))
+    pixels = np.stack([columns.ravel(), rows.ravel()], axis=-1).astype(int)
+    hull = cv2.convexHull(box.astype(np.float32))
+    inside = pixels[[cv2.pointPolygonTest(hull, p + 0.5, False) >= 0 for p in pixels]]
+    mask[inside[:, 1], inside[:, 0]] = 1
+    return mask
+
+
+def draw(scene: Scene, folder: Path) -> None:
+    folder.mkdir()
+    notes = []
+    for frame, camera in enumerate(scene.cameras):
+        k, rt = np.array(camera.k), np.array(camera.rt)
+        pose = np.array(scene.objects[0].poses[frame])
+        world = geometry.transform(pose, geometry.box_corners(LOW, HIGH))
+        box = geometry.project(world, k, rt)
+        mask = draw_mask(box, scene.width, scene.height)
+        picture = np.where(mask[..., None] == 1, 255, np.array([60, 90, 140])).astype(np.uint8)
+        cv2.imwrite(str(folder / f"mask_{frame:03d}.png"), mask)
+        cv2.imwrite(str(folder / f"frame_{frame:03d}.png"), picture)
+        notes.append(
+            {
+                "object_pose": pose[None],
+                "box_world": world[None],
+                "box_px": box[None],
+                "mesh_rect_px": np.array([[*box.min(axis=0), *box.max(axis=0)]]),
+                "tracks_px": geometry.project(geometry.transform(pose, POINTS), k, rt),
+                "tracks_visible": np.ones(len(NAMES), bool),
+                "camera_k": k,
+                "camera_rt": rt,
+            }
+        )
+    np.savez(
+        folder / "annotations.npz",
+        **{key: np.stack([note[key] for note in notes]) for key in notes[0]},
+        track_kinds=np.array(["floor", "centre", *["surface"] * 6]),
+        track_names=np.array(NAMES),
+        track_objects=np.zeros(len(NAMES), np.int32),
+        track_points=POINTS,
+        engine="toy-1",
+    )
+    (folder / "scene.json").write_text(to_json(scene))
