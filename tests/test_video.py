@@ -131,7 +131,12 @@ def test_what_cannot_be_written_is_refused(tmp_path, name, num_frames, fps):
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.gif", moving_square(), 7)
     before = path.read_bytes()
-    monkeypatch.setattr(Image.Image, "save", lambda *a, **k: (_ for _ in ()).throw(OSError("full")))
+
+    def fill_the_disk(image, target, **kwargs):
+        target.write_bytes(b"half")
+        raise OSError("full")
+
+    monkeypatch.setattr(Image.Image, "save", fill_the_disk)
     with pytest.raises(OSError, match="full"):
         write_video(path, moving_square(3), 7)
     assert path.read_bytes() == before

@@ -34,7 +34,7 @@ def make_clip(number: int = 0, num_frames: int = 16, **changes) -> Clip:
     corners = np.array([(x, y, z) for z in (0, 1) for y in (0, 1) for x in (0, 1)], np.float32)
     projected = corners[:, :2] * [30, 12] + corners[:, 2:] * [0, -20] + [30, 40]
     pose = np.eye(4, dtype=np.float32)
-    camera_rt = np.concatenate([np.eye(3), [[1], [2], [3]]], axis=1).astype(np.float32)
+    camera_rt = np.array([[0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3]], np.float32)
     clip = Clip(
         clip_id=f"clip-{number:03d}",
         frames_jpeg=tuple(jpeg(grey(10 * number + t)) for t in range(num_frames)),

@@ -38,7 +38,7 @@ def test_records_are_a_source(tmp_path):
     np.testing.assert_array_equal(tracks.points_px, make_clip(2).tracks_px[3:7])
     assert tracks.kinds == ("floor", "centre")
     assert clip.drawn_maps(3, 4) is None
-    expected = [1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 2, 3]  # rotation row by row, then translation
+    expected = [0, -1, 0, 1, 0, 0, 0, 0, 1, 1, 2, 3]  # rotation row by row, then translation
     np.testing.assert_array_equal(clip.camera(3, 4), np.tile(np.float32(expected), (4, 1)))
     boxed = clip.boxed_frames(3, 4, 2)
     np.testing.assert_array_equal(boxed, draw_boxes(frames, make_clip(2).box_px[3:7], 2))
@@ -167,6 +167,24 @@ def test_an_unusable_traj_npy_is_named(tmp_path, array):
         np.save(path, array, allow_pickle=True)
     with pytest.raises(UserError, match=r"traj\.npy"):
         open_source(tmp_path)[0].tracks(0, 14)
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.touch, ()
+
+
+def test_a_pickle_in_an_npy_is_not_run(tmp_path):
+    path, evidence = official_clip(tmp_path) / "traj.npy", tmp_path / "it ran"
+    np.save(path, np.array([Payload(evidence)] * 16, dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"traj\.npy"):
+        open_source(tmp_path)[0].tracks(0, 14)
+    assert not evidence.exists()
 
 
 def test_a_broken_official_picture_is_named(tmp_path):

@@ -59,8 +59,8 @@ def test_map_t_shows_the_segment_from_t_to_t_plus_1_and_the_last_is_black():
 
 
 def test_coordinates_are_scaled_then_truncated_towards_zero():
-    # 15 / 120 * 60 = 7.5 -> 7 and -3 / 160 * 80 = -1.5 -> -1, which a floor would make -2.
-    (first, _) = draw_maps(track((200, 200), (-3, 15)), (120, 160), SIZE)
+    # 15 / 120 * 60 = 7.5 -> 7 and -4.5 / 240 * 80 = -1.5 -> -1, which a floor would make -2.
+    (first, _) = draw_maps(track((300, 200), (-4.5, 15)), (120, 240), SIZE)
     rows, columns = np.nonzero(mask(first, GREEN))
     assert (rows.min(), rows.max()) == (5, 9)  # the disc's column at distance 1
     assert columns.max() == 2
@@ -107,8 +107,9 @@ def test_far_points_draw_the_line_that_they_span(far, slope):
 
 
 def test_lines_that_miss_the_picture_leave_it_black():
-    far = track((1e6, 1e6), (2e6, 1e6), (1e6, -1e6))
-    assert not draw_maps(far, SIZE, SIZE).any()
+    near_miss, far_miss = track((1e6, 1e6), (2e6, 1e6), (1e6, -1e6)), track((1e15, 0), (2e15, 1e15))
+    assert not draw_maps(near_miss, SIZE, SIZE).any()
+    assert not draw_maps(far_miss, SIZE, SIZE).any()
 
 
 def test_boxes_have_12_edges_between_corners_that_differ_in_one_axis():
