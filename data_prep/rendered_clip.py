@@ -36,7 +36,7 @@ def load_clip(folder: Path, *, jpeg_quality: int) -> Clip:
         frames_jpeg=tuple(
             _as_jpeg(folder / f"frame_{i:03d}.png", jpeg_quality) for i in range(scene.frames)
         ),
-        masks_png=tuple((folder / f"mask_{i:03d}.png").read_bytes() for i in range(scene.frames)),
+        masks_png=tuple(_as_png(folder / f"mask_{i:03d}.png") for i in range(scene.frames)),
         fps=scene.fps,
         tracks_visible=notes["tracks_visible"],
         track_kinds=tuple(str(kind) for kind in notes["track_kinds"]),
@@ -53,6 +53,14 @@ def _as_jpeg(path: Path, quality: int) -> bytes:
     data = io.BytesIO()
     with Image.open(path) as picture:
         picture.convert("RGB").save(data, "JPEG", quality=quality, optimize=True)
+    return data.getvalue()
+
+
+def _as_png(path: Path) -> bytes:
+    """The same picture in fewer bytes than Blender takes."""
+    data = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("L").save(data, "PNG", optimize=True)
     return data.getvalue()
 
 
