@@ -78,6 +78,12 @@ class ClipDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
         self.info.set_splits(tfds.core.splits.SplitDict([split]))
 
+    def _log_download_bytes(self) -> None:
+        """Says nothing where TFDS would announce a download: there is none."""
+
+    def _log_download_done(self) -> None:
+        """Says nothing."""
+
     def _write_shards(self, template: tfds.core.ShardedFileTemplate) -> tuple[list[int], int]:
         """Streams the clips into shards, which get their names (with the total) at the end."""
         parts: list[Path] = []
