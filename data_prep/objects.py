@@ -34,7 +34,7 @@ MATERIALS = {
     "orange": Material((0.96, 0.42, 0.04)),
     "yellow": Material((0.98, 0.78, 0.05)),
     "green": Material((0.08, 0.58, 0.18), 0.3),
-    "teal": Material((0.02, 0.56, 0.55), 0.2),
+    "teal": Material((0.02, 0.56, 0.55), 0.3),
     "blue": Material((0.07, 0.25, 0.82), 0.3),
     "sky": Material((0.35, 0.68, 0.95)),
     "purple": Material((0.52, 0.16, 0.72)),
@@ -145,6 +145,7 @@ def _teapot() -> list[Part]:
         Part(lathe(lid), "gold"),
         Part(ellipsoid(0.09, 0.09, 0.09).moved(0, 0, 1.0), "red"),
         Part(tube(spout, [0.18, 0.14, 0.1, 0.08, 0.09]), "teal"),
+        Part(tube([(-0.98, 0.785), (-1.003, 0.803)], [0.066, 0.066]), "black"),
         Part(tube(handle, [0.055] * 13), "orange"),
     ]
 
