@@ -67,49 +67,52 @@ def annotate(scene: Scene, things: list[bpy.types.Object], path: Path) -> None:
     `engine`, such as 'bpy-5.0.1'.
     """
     vertices = [models.mesh_vertices(thing.data) for thing in things]
-    boxes = [geometry.box_corners(v.min(axis=0), v.max(axis=0)) for v in vertices]
     tracks = [_track_points(scene, number, thing) for number, thing in enumerate(things)]
     kinds, names, points = ([x for track in tracks for x in track[i]] for i in range(3))
     owners = np.repeat(np.arange(len(things)), [len(t[0]) for t in tracks])
-    poses = np.array([description.poses for description in scene.objects])
     rows = []
-    for frame, camera in enumerate(scene.cameras):
-        k, rt = np.array(camera.k), np.array(camera.rt)
-        pose = poses[:, frame]
-        world = np.array([geometry.transform(p, b) for p, b in zip(pose, boxes, strict=True)])
-        shapes = [
-            geometry.project(geometry.transform(p, v), k, rt)
-            for p, v in zip(pose, vertices, strict=True)
-        ]
-        tracked = np.array(
-            [geometry.transform(pose[o], p) for o, p in zip(owners, points, strict=True)]
+    for frame in range(scene.frames):
+        poses = np.array([description.poses[frame] for description in scene.objects])
+        row = _shape_notes(scene, frame, poses, vertices)
+        world = np.array(
+            [geometry.transform(poses[o], p) for o, p in zip(owners, points, strict=True)]
         )
-        tracks_px = geometry.project(tracked, k, rt)
+        pixels = geometry.project(world, row["camera_k"], row["camera_rt"])
+        inside = geometry.inside_picture(pixels, scene.width, scene.height)
         pose_frame(scene, things, frame)
-        seen = _seen(tracked, kinds, [things[o] for o in owners], geometry.camera_centre(rt))
-        rows.append(
-            {
-                "object_pose": pose,
-                "box_world": world,
-                "box_px": geometry.project(world, k, rt),
-                "mesh_rect_px": np.array([[*s.min(axis=0), *s.max(axis=0)] for s in shapes]),
-                "tracks_px": tracks_px,
-                "tracks_visible": seen
-                & geometry.inside_picture(tracks_px, scene.width, scene.height),
-                "camera_k": k,
-                "camera_rt": rt,
-            }
-        )
-    stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        eye = geometry.camera_centre(row["camera_rt"])
+        seen = _seen(world, kinds, [things[o] for o in owners], eye)
+        rows.append(row | {"tracks_px": pixels, "tracks_visible": inside & seen})
     np.savez(
         path,
-        **stacked,
+        **{key: np.stack([row[key] for row in rows]) for key in rows[0]},
         track_kinds=np.array(kinds),
         track_names=np.array(names),
         track_objects=owners.astype(np.int32),
         track_points=np.array(points),
         engine=f"bpy-{bpy.app.version_string}",
     )
+
+
+def _shape_notes(
+    scene: Scene, frame: int, poses: np.ndarray, vertices: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Camera, poses, boxes and outlines of one frame."""
+    k, rt = np.array(scene.cameras[frame].k), np.array(scene.cameras[frame].rt)
+    boxes, outlines = [], []
+    for pose, points in zip(poses, vertices, strict=True):
+        box = geometry.box_corners(points.min(axis=0), points.max(axis=0))
+        boxes.append(geometry.transform(pose, box))
+        pixels = geometry.project(geometry.transform(pose, points), k, rt)
+        outlines.append([*pixels.min(axis=0), *pixels.max(axis=0)])
+    return {
+        "object_pose": poses,
+        "box_world": np.array(boxes),
+        "box_px": geometry.project(np.array(boxes), k, rt),
+        "mesh_rect_px": np.array(outlines),
+        "camera_k": k,
+        "camera_rt": rt,
+    }
 
 
 def _track_points(

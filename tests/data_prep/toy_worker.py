@@ -50,8 +50,11 @@ def draw_mask(box: np.ndarray, width: int, height: int) -> np.ndarray:
     (left, top), (right, bottom) = np.floor(box.min(axis=0)), np.ceil(box.max(axis=0))
     columns, rows = np.meshgrid(np.arange(left, right), np.arange(top, bottom))
     pixels = np.stack([columns.ravel(), rows.ravel()], axis=-1).astype(int)
-    hull = cv2.convexHull(box.astype(np.float32))
-    inside = pixels[[cv2.pointPolygonTest(hull, p + 0.5, False) >= 0 for p in pixels]]
+    hull = cv2.convexHull(box.astype(np.float32))[:, 0].astype(np.float64)
+    edges, away = np.roll(hull, -1, axis=0) - hull, pixels[:, None] + 0.5 - hull
+    turns = edges[:, 0] * away[..., 1] - edges[:, 1] * away[..., 0]
+    # Inside, a point lies on the same side of all edges.
+    inside = pixels[(turns >= 0).all(axis=1) | (turns <= 0).all(axis=1)]
     mask[inside[:, 1], inside[:, 0]] = 1
     return mask
 
