@@ -12,6 +12,7 @@ TOUCH_PX = 2.0
 """How near the object's pixels must come to each side of its box."""
 INSIDE_PX = 0.05
 REPROJECTION_PX = 0.01
+BOX_METRES = 1e-4
 MIN_OBJECT_PIXELS = 100
 BRIGHTNESS = (40.0, 215.0)
 MIN_CONTRAST = 8.0
@@ -33,7 +34,8 @@ def problems(clip: Clip) -> list[str]:
     neither dark, blown nor flat.
 
     A 3D box is tight when the object touches its six sides. The rectangle around its projection may
-    still be wider than the mask, because few objects reach into the corners of their box.
+    still be wider than the mask, because few objects reach into the corners of their box. Objects
+    that hide each other, or leave the picture, count as problems.
     """
     found = [] if clip.box_px.shape[1] else ["no objects"]
     for frame, (jpeg, png) in enumerate(zip(clip.frames_jpeg, clip.masks_png, strict=True)):
@@ -58,10 +60,13 @@ def _geometry_problems(clip: Clip, frame: int) -> Iterator[str]:
     off = geometry.project(clip.box_world[frame].astype(np.float64), k, rt) - clip.box_px[frame]
     if np.abs(off).max() > REPROJECTION_PX:
         yield f"box_px is {np.abs(off).max():.3f} px from the projection of box_world"
-    rest = geometry.transform(np.linalg.inv(clip.object_pose[0, 0]), clip.box_world[0, 0])
-    moved = geometry.transform(clip.object_pose[frame, 0], rest)
-    if np.abs(moved - clip.box_world[frame, 0]).max() > 1e-4:
-        yield "object_pose does not carry the box of frame 0 to this frame's"
+    for thing in range(clip.box_px.shape[1]):
+        rest = geometry.transform(
+            np.linalg.inv(clip.object_pose[0, thing]), clip.box_world[0, thing]
+        )
+        moved = geometry.transform(clip.object_pose[frame, thing], rest)
+        if np.abs(moved - clip.box_world[frame, thing]).max() > BOX_METRES:
+            yield f"the pose of object {thing} does not carry its box from frame 0 to this frame"
 
 
 def _object_problems(clip: Clip, frame: int, thing: int, mask: np.ndarray) -> Iterator[str]:
@@ -94,7 +99,7 @@ def _touch_problems(clip: Clip, frame: int, thing: int, mask: np.ndarray) -> Ite
         face = clip.box_world[frame, thing][list(geometry.BOX_FACES[side])].astype(np.float64)
         normal = np.cross(face[1] - face[0], face[2] - face[0])
         height = abs((world - face[0]) @ normal) / np.linalg.norm(normal)
-        if height > 1e-4:
+        if height > BOX_METRES:
             yield f"object {thing} stays {height:.4f} m off side {side} of its box"
 
 

@@ -121,7 +121,7 @@ def test_a_sound_clip_has_no_problems(clip):
     [
         (lambda c: {"box_px": c.box_px + np.float32(0.5)}, "px from the projection of box_world"),
         (lambda c: {"box_px": c.box_px * np.float32(0.98)}, "leaves its box"),
-        (lambda c: {"object_pose": np.roll(c.object_pose, 1, axis=0)}, "object_pose"),
+        (lambda c: {"object_pose": np.roll(c.object_pose, 1, axis=0)}, "does not carry its box"),
         (lambda c: {"tracks_px": c.tracks_px + np.float32(60)}, "floor track"),
         (lambda c: {"tracks_px": c.tracks_px - np.float32(200)}, "px from side"),
         (lambda c: {"masks_png": c.masks_png[::-1]}, "leaves its box"),
