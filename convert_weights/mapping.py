@@ -70,6 +70,14 @@ def to_torch(params: tree.Tree, component: str) -> dict[str, np.ndarray]:
     return state
 
 
+def torch_shapes(params: tree.Tree, component: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in PyTorch of the tensors `params` holds; leaves may be abstract."""
+    return {
+        torch_name(path, component): _torch_shape(path, leaf.shape)
+        for path, leaf in tree.flatten(params).items()
+    }
+
+
 def inert_shapes(params: tree.Tree, component: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors a PyTorch checkpoint has and `params` leaves out."""
     shapes: dict[str, tuple[int, ...]] = {}

@@ -184,7 +184,12 @@ def run_stage(
 
 def unet(config: UNetConfig) -> UNetOracle:
     """The PyTorch UNet of this configuration."""
+    attending = config.num_levels - 1
+    down_blocks = ("CrossAttnDownBlockSpatioTemporal",) * attending + ("DownBlockSpatioTemporal",)
+    up_blocks = ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * attending
     module = UNetOracle(
+        down_block_types=down_blocks,
+        up_block_types=up_blocks,
         in_channels=config.in_channels,
         out_channels=config.out_channels,
         block_out_channels=config.block_out_channels,
@@ -196,12 +201,17 @@ def unet(config: UNetConfig) -> UNetOracle:
         projection_class_embeddings_input_dim=config.projection_class_embeddings_input_dim,
         num_frames=config.num_frames,
     )
-    return _with_temporal_context(module, config)
+    if config.temporal_context == "interleaved":
+        interleave_temporal_context(module)
+    return module
 
 
 def controlnet(config: ControlNetConfig) -> ControlNetOracle:
     """The PyTorch ControlNet of this configuration."""
-    return _with_temporal_context(ControlNetOracle(config), config)
+    module = ControlNetOracle(config)
+    if config.temporal_context == "interleaved":
+        interleave_temporal_context(module)
+    return module
 
 
 def vae(config: VAEConfig) -> AutoencoderKLTemporalDecoder:
@@ -233,25 +243,27 @@ def clip(config: CLIPVisionConfig) -> CLIPVisionModelWithProjection:
     )
 
 
-def _with_temporal_context(module: Any, config: EncoderConfig) -> Any:
-    if config.temporal_context == "interleaved":
-        for child in module.modules():
-            for block in getattr(child, "temporal_transformer_blocks", ()):
-                block.register_forward_pre_hook(_interleave, with_kwargs=True)
-    return module
+def interleave_temporal_context(module: nn.Module) -> None:
+    """Makes `module` mix the image contexts of a batch in time as diffusers did before 0.28."""
+    for child in module.modules():
+        for block in getattr(child, "temporal_transformer_blocks", ()):
+            block.register_forward_pre_hook(_interleave, with_kwargs=True)
 
 
 def _interleave(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Lays the contexts out pixel by pixel, as diffusers did before 0.28."""
+    """Lays the contexts out pixel by pixel instead of clip by clip."""
     positions, contexts = args[0].shape[1], kwargs["encoder_hidden_states"]
     per_clip = contexts[::positions]
     return args, kwargs | {"encoder_hidden_states": per_clip.repeat(positions, 1, 1)}
 
 
 def redraw(module: nn.Module, seed: int) -> nn.Module:
-    """Draws every parameter anew: N(0, 0.02), scales of norms 1 + N(0, 0.1); returns `module`.
+    """Draws every parameter anew and returns `module`.
 
-    Initial values hide mistakes: zero convolutions, identical mixers, norms that do nothing.
+    Kernels from N(0, 1/fan_in), scales of norms from 1 + N(0, 0.1²), mixers from N(0, 1), biases
+    and the rest from N(0, 0.02²). Initial values hide mistakes: zero convolutions, even mixers,
+    norms that do nothing; kernels as small as the biases would hide the input of a deep chain
+    without norms, such as the map embedding.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -259,8 +271,14 @@ def redraw(module: nn.Module, seed: int) -> nn.Module:
             is_norm = isinstance(child, nn.GroupNorm | nn.LayerNorm)
             for name, parameter in child.named_parameters(recurse=False):
                 noise = torch.randn(parameter.shape, generator=generator)
-                is_scale = is_norm and name == "weight"
-                parameter.copy_(1 + 0.1 * noise if is_scale else 0.02 * noise)
+                if is_norm and name == "weight":
+                    parameter.copy_(1 + 0.1 * noise)
+                elif name == "mix_factor":
+                    parameter.copy_(noise)
+                elif parameter.ndim > 1:
+                    parameter.copy_(noise * parameter[0].numel() ** -0.5)
+                else:
+                    parameter.copy_(0.02 * noise)
     return module.eval()
 
 
@@ -300,6 +318,14 @@ def run_controlnet(module: ControlNetOracle, *inputs: Any, camera_rt: Any = None
     clip_shape = np.shape(sample)[:2]
     unfolded = [_channels_last(x.unflatten(0, clip_shape)) for x in (*skips, mid)]
     return Residuals(tuple(unfolded[:-1]), unfolded[-1])
+
+
+@torch.no_grad()
+def run_map_embedding(module: MapEmbeddingOracle, maps_pixels: Any, camera_rt: Any = None) -> Any:
+    """`encode_maps` in PyTorch."""
+    maps = _channels_first(maps_pixels)
+    camera = None if camera_rt is None else _tensor(camera_rt).flatten(0, 1)
+    return _channels_last(module(maps.flatten(0, 1), camera).unflatten(0, maps.shape[:2]))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 
 Value = TypeVar("Value")
-Tree = Mapping[str, Any]
+Tree = Mapping[Any, Any]
 
 SEPARATOR = "."
 

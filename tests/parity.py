@@ -1,5 +1,6 @@
 """Pairs of a network of ours and its PyTorch original, with the same redrawn parameters."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -22,14 +23,15 @@ class Pair(NamedTuple):
     params: dict[str, Any]
     module: Any
 
-    def run(self, *args, method=None, **kwargs):
+    def run(self, *args, method=None):
         """Ours, compiled, at full float32 precision."""
-
-        def call(params, *inputs):
-            return self.network.apply(params, *inputs, method=method, **kwargs)
-
         with jax.default_matmul_precision("highest"):
-            return jax.tree.map(np.asarray, jax.jit(call)(self.params, *args))
+            return jax.tree.map(np.asarray, _compiled(self.network, method)(self.params, *args))
+
+
+@functools.cache
+def _compiled(network: Network, method: str | None):
+    return jax.jit(functools.partial(network.apply, method=method))
 
 
 def pair(component: str, config, *, seed: int) -> Pair:

@@ -1,7 +1,7 @@
 """CLIP's image tower with its projection: one vector per image."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +31,12 @@ class CLIPVisionConfig:
             raise ValueError("hidden_size is a multiple of num_attention_heads")
 
     @classmethod
-    def vit_h(cls, **overrides: Any) -> Self:
+    def vit_h(cls, **overrides: Any) -> "CLIPVisionConfig":
         """The tower Stable Video Diffusion is conditioned with."""
         return cls(**overrides)
 
     @classmethod
-    def tiny(cls, **overrides: Any) -> Self:
+    def tiny(cls, **overrides: Any) -> "CLIPVisionConfig":
         """The same layers, small enough for a CPU; the partner of `UNetConfig.tiny`."""
         small = {
             "hidden_size": 64,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ class ControlNetConfig(EncoderConfig):
             raise ValueError(f'camera_init is "zero" or "uniform", got {self.camera_init!r}')
 
     @classmethod
-    def tiny(cls, **overrides: Any) -> Self:
+    def tiny(cls, **overrides: Any) -> "ControlNetConfig":
         """The partner of `UNetConfig.tiny`."""
         small = {
             "conditioning_embedding_out_channels": (16, 32, 64, 64),

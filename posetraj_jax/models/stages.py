@@ -1,7 +1,7 @@
 """What the UNet and the ControlNet share: configuration, the stages, and the encoder half."""
 
 import dataclasses
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -75,17 +75,17 @@ class EncoderConfig:
             raise ValueError(f"unknown temporal_context {self.temporal_context!r}")
 
     @classmethod
-    def svd(cls, **overrides: Any) -> Self:
+    def svd(cls, **overrides: Any) -> "EncoderConfig":
         """Stable Video Diffusion, 14 frames."""
         return cls(**overrides)
 
     @classmethod
-    def svd_xt(cls, **overrides: Any) -> Self:
+    def svd_xt(cls, **overrides: Any) -> "EncoderConfig":
         """Stable Video Diffusion XT, 25 frames."""
         return cls(**{"num_frames": 25} | overrides)
 
     @classmethod
-    def tiny(cls, **overrides: Any) -> Self:
+    def tiny(cls, **overrides: Any) -> "EncoderConfig":
         """The same kinds of blocks on four levels, small enough to train on a CPU."""
         return cls(**TINY | overrides)
 
@@ -111,30 +111,28 @@ class EncoderConfig:
 
 def _resnets(
     channels_in: list[int], level: int, config: EncoderConfig, make: Make, eps: float
-) -> nnx.List:
+) -> list[SpatioTemporalResBlock]:
     c_out, temb_dim = config.block_out_channels[level], config.time_embed_dim
-    return nnx.List(
-        [
-            SpatioTemporalResBlock(c_in, c_out, make, eps=eps, temb_dim=temb_dim)
-            for c_in in channels_in
-        ]
-    )
+    return [
+        SpatioTemporalResBlock(c_in, c_out, make, eps=eps, temb_dim=temb_dim)
+        for c_in in channels_in
+    ]
 
 
-def _transformers(count: int, level: int, config: EncoderConfig, make: Make) -> nnx.List:
-    return nnx.List(
-        [
-            SpatioTemporalTransformer(
-                config.block_out_channels[level],
-                config.num_attention_heads[level],
-                make,
-                context_dim=config.cross_attention_dim,
-                depth=config.transformer_layers_per_block,
-                order=config.temporal_context,
-            )
-            for _ in range(count)
-        ]
-    )
+def _transformers(
+    count: int, level: int, config: EncoderConfig, make: Make
+) -> list[SpatioTemporalTransformer]:
+    return [
+        SpatioTemporalTransformer(
+            config.block_out_channels[level],
+            config.num_attention_heads[level],
+            make,
+            context_dim=config.cross_attention_dim,
+            depth=config.transformer_layers_per_block,
+            order=config.temporal_context,
+        )
+        for _ in range(count)
+    ]
 
 
 class DownStage(nnx.Module):
@@ -146,8 +144,8 @@ class DownStage(nnx.Module):
         is_last = level == config.num_levels - 1
         # The two eps are those of diffusers' block classes with and without attention.
         eps = 1e-5 if is_last else 1e-6
-        self.resnets = _resnets([c_in] + [c_out] * (layers - 1), level, config, make, eps)
-        self.attentions = _transformers(0 if is_last else layers, level, config, make)
+        self.resnets = nnx.List(_resnets([c_in] + [c_out] * (layers - 1), level, config, make, eps))
+        self.attentions = nnx.List(_transformers(0 if is_last else layers, level, config, make))
         self.downsamplers = nnx.List([] if is_last else [Downsample(c_out, make)])
         self.remat = make.remat
 
@@ -175,8 +173,8 @@ class MidStage(nnx.Module):
 
     def __init__(self, config: EncoderConfig, make: Make):
         level, c = config.num_levels - 1, config.block_out_channels[-1]
-        self.resnets = _resnets([c, c], level, config, make, eps=1e-5)
-        self.attentions = _transformers(1, level, config, make)
+        self.resnets = nnx.List(_resnets([c, c], level, config, make, eps=1e-5))
+        self.attentions = nnx.List(_transformers(1, level, config, make))
         self.remat = make.remat
 
     def __call__(
@@ -205,8 +203,10 @@ class UpStage(nnx.Module):
         incoming = [c_below] + [c_out] * (len(skip_channels) - 1)
         channels_in = [c + skip for c, skip in zip(incoming, skip_channels, strict=True)]
         attends = level < config.num_levels - 1
-        self.resnets = _resnets(channels_in, level, config, make, eps=1e-6)
-        self.attentions = _transformers(len(channels_in) if attends else 0, level, config, make)
+        self.resnets = nnx.List(_resnets(channels_in, level, config, make, eps=1e-6))
+        self.attentions = nnx.List(
+            _transformers(len(channels_in) if attends else 0, level, config, make)
+        )
         self.upsamplers = nnx.List([] if is_last else [Upsample(c_out, make)])
         self.remat = make.remat
 

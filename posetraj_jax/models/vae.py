@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,12 +48,12 @@ class VAEConfig:
                 raise ValueError(f"{c} channels do not divide by {NUM_GROUPS} groups")
 
     @classmethod
-    def svd(cls, **overrides: Any) -> Self:
+    def svd(cls, **overrides: Any) -> "VAEConfig":
         """The autoencoder of Stable Video Diffusion, 14 and 25 frames alike."""
         return cls(**overrides)
 
     @classmethod
-    def tiny(cls, **overrides: Any) -> Self:
+    def tiny(cls, **overrides: Any) -> "VAEConfig":
         """The same blocks, small enough to train on a CPU."""
         small = {"block_out_channels": (64, 64, 64, 64), "layers_per_block": 1}
         return cls(**small | overrides)

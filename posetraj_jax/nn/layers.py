@@ -82,7 +82,7 @@ class Make:
 
 
 @functools.partial(jax.jit, static_argnames="shape")
-def _cut(block: Array, start: int, shape: tuple[int, ...]) -> Array:
+def _cut(block: Array, start: Any, shape: tuple[int, ...]) -> Array:
     return jax.lax.dynamic_slice(block, (start,), (math.prod(shape),)).reshape(shape)
 
 

@@ -1,0 +1,211 @@
+"""The ControlNet against the official forward pass, and how it meets the UNet."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convert_weights import oracle
+from posetraj_jax import tree
+from posetraj_jax.models.controlnet import (
+    ControlNet,
+    ControlNetConfig,
+    init_from_unet,
+    official_residual_multiplicity,
+)
+from posetraj_jax.models.unet import UNet, UNetConfig
+from posetraj_jax.nn.build import build
+from tests.parity import (
+    BLOCK_TOLERANCE,
+    NETWORK_TOLERANCE,
+    Pair,
+    denoiser_inputs,
+    draw,
+    pair,
+    relative_error,
+)
+
+FIELDS = {
+    "block_out_channels": (64, 96),
+    "layers_per_block": 1,
+    "num_attention_heads": (2, 3),
+    "cross_attention_dim": 32,
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 24,
+}
+CONFIG = ControlNetConfig(
+    **FIELDS,
+    conditioning_embedding_out_channels=(8, 16, 24, 40),
+    residual_multiplicity=(1, 1, 1, 1),
+    camera=True,
+)
+B, F, H, W = 2, 3, 4, 8
+MAPS = np.sign(draw(7, B, F, H, W, 3)).repeat(8, axis=2).repeat(8, axis=3)
+CAMERA = draw(8, B, F, 12)
+INPUTS = denoiser_inputs(CONFIG, B, F, H, W)
+
+
+@functools.cache
+def whole() -> Pair:
+    return pair("controlnet", CONFIG, seed=4)
+
+
+@functools.cache
+def features():
+    return whole().run(MAPS, CAMERA, method="encode_maps")
+
+
+@functools.cache
+def residuals():
+    return whole().run(*INPUTS, features())
+
+
+def everything(residuals):
+    return (*residuals.skips, residuals.mid)
+
+
+def test_controlnet_with_camera_equals_pytorch():
+    expected = oracle.run_controlnet(whole().module, *INPUTS, MAPS, camera_rt=CAMERA)
+    for got, want in zip(everything(residuals()), everything(expected), strict=True):
+        assert relative_error(got, want) <= NETWORK_TOLERANCE
+
+
+def test_tiny_controlnet_without_camera_equals_pytorch():
+    config = ControlNetConfig.tiny()
+    ours, inputs = pair("controlnet", config, seed=5), denoiser_inputs(config, 1, 3, 8, 16)
+    maps = draw(9, 1, 3, 64, 128, 3)
+    got = ours.run(*inputs, ours.run(maps, None, method="encode_maps"))
+    expected = oracle.run_controlnet(ours.module, *inputs, maps)
+    for ours_k, want in zip(everything(got), everything(expected), strict=True):
+        assert relative_error(ours_k, want) <= NETWORK_TOLERANCE
+
+
+def test_map_features_need_the_map_and_the_camera():
+    assert relative_error(whole().run(-MAPS, CAMERA, method="encode_maps"), features()) > 0.1
+    zeros = np.zeros_like(CAMERA)
+    assert relative_error(whole().run(MAPS, zeros, method="encode_maps"), features()) > 0.01
+    module = whole().module.controlnet_cond_embedding
+    bypassed = oracle.run_map_embedding(module, MAPS)
+    assert (
+        relative_error(whole().run(MAPS, None, method="encode_maps"), bypassed) <= BLOCK_TOLERANCE
+    )
+    assert relative_error(bypassed, features()) > 0.1
+    without = whole().run(*INPUTS, np.zeros_like(features()))
+    assert relative_error(without.skips[0], residuals().skips[0]) > 0.1
+
+
+def test_multiplicity_and_scale_multiply_the_residuals():
+    times = official_residual_multiplicity(CONFIG)
+    assert times == (2, 2, 2, 1)
+    other = ControlNetConfig(
+        **FIELDS,
+        conditioning_embedding_out_channels=(8, 16, 24, 40),
+        residual_multiplicity=times,
+        camera=True,
+    )
+    got = Pair(build(ControlNet, other), whole().params, None).run(
+        *INPUTS, features(), np.float32(0.5)
+    )
+    for m, ours, plain in zip((*times, 1), everything(got), everything(residuals()), strict=True):
+        np.testing.assert_allclose(ours, 0.5 * m * plain, rtol=1e-5, atol=1e-6)
+
+
+def test_official_multiplicity_is_what_the_official_loop_adds():
+    assert official_residual_multiplicity(ControlNetConfig.svd()) == (
+        4,
+        4,
+        4,
+        4,
+        3,
+        3,
+        3,
+        2,
+        2,
+        2,
+        1,
+        1,
+    )
+    assert official_residual_multiplicity(ControlNetConfig.tiny()) == (4, 4, 4, 3, 3, 2, 2, 1)
+
+
+def test_a_fresh_controlnet_leaves_the_unet_bitwise_alone():
+    unet, net = pair("unet", UNetConfig(**FIELDS), seed=6), build(ControlNet, CONFIG)
+    params = init_from_unet(net.init(jax.random.key(0)), unet.params)
+
+    @jax.jit
+    def both(params, unet_params, maps, camera, *inputs):
+        features = net.apply(params, maps, camera, method="encode_maps")
+        extra = net.apply(params, *inputs, features)
+        return unet.network.apply(unet_params, *inputs, extra), extra
+
+    steered, extra = both(params, unet.params, MAPS, CAMERA, *INPUTS)
+    assert all(not np.any(x) for x in everything(extra))
+    alone = jax.jit(unet.network.apply)(unet.params, *INPUTS)
+    np.testing.assert_array_equal(steered, alone)
+
+
+def test_clips_do_not_mix():
+    alone = [whole().run(*(x[i : i + 1] for x in INPUTS), features()[i : i + 1]) for i in range(B)]
+    for k, together in enumerate(everything(residuals())):
+        joined = np.concatenate([everything(one)[k] for one in alone])
+        assert relative_error(joined, together) <= BLOCK_TOLERANCE
+
+
+@pytest.mark.parametrize("copy_add_embedding", [True, False])
+def test_init_from_unet_copies_the_encoder_and_nothing_else(copy_add_embedding):
+    unet = build(UNet, UNetConfig(**FIELDS)).init(jax.random.key(1))
+    fresh = build(ControlNet, CONFIG).init(jax.random.key(2))
+    params = init_from_unet(fresh, unet, copy_add_embedding=copy_add_embedding)
+    copied = {"conv_in", "time_embedding", "down_blocks", "mid_block"}
+    copied |= {"add_embedding"} if copy_add_embedding else set()
+    assert tree.differences(fresh, params) == []
+    for path, leaf in tree.flatten(params).items():
+        source = unet if path.split(".")[0] in copied else fresh
+        np.testing.assert_array_equal(leaf, tree.flatten(source)[path], err_msg=path)
+    assert not np.array_equal(
+        fresh["add_embedding"]["linear_1"]["kernel"], unet["add_embedding"]["linear_1"]["kernel"]
+    )
+
+
+def test_init_from_unet_owns_its_arrays_and_keeps_its_types():
+    unet = build(UNet, UNetConfig(**FIELDS)).init(jax.random.key(1))
+    fresh = build(ControlNet, CONFIG).init(jax.random.key(2))
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), unet)
+    assert tree.differences(fresh, init_from_unet(fresh, half)) == []
+    jax.tree.map(lambda leaf: leaf.delete(), init_from_unet(fresh, unet)["mid_block"])
+    assert not unet["conv_in"]["kernel"].is_deleted()
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(unet["mid_block"]))
+    small = {name: leaf for name, leaf in unet.items() if name != "mid_block"}
+    small["mid_block"] = {}
+    with pytest.raises(ValueError, match=r"missing: mid_block\."):
+        init_from_unet(fresh, small)
+
+
+@pytest.mark.parametrize("start", ["zero", "uniform"])
+def test_the_camera_projection_starts_as_the_identity(start):
+    config = ControlNetConfig(
+        **FIELDS, residual_multiplicity=(1,) * 4, camera=True, camera_init=start
+    )
+    fresh = build(ControlNet, config).init(jax.random.key(3))["controlnet_cond_embedding"]
+    kernel, bias = fresh["cc_projection"]["kernel"], fresh["cc_projection"]["bias"]
+    assert kernel.shape == (268, 256)
+    np.testing.assert_array_equal(kernel[:256], np.eye(256))
+    assert not np.any(bias)
+    assert not np.any(fresh["conv_out"]["kernel"])
+    largest = float(np.abs(kernel[256:]).max())
+    assert largest == 0 if start == "zero" else largest == pytest.approx(268**-0.5, rel=0.01)
+
+
+def test_wrong_uses_are_refused():
+    without = build(ControlNet, ControlNetConfig.tiny())
+    with pytest.raises(ValueError, match="no camera branch"):
+        jax.eval_shape(
+            lambda *args: without.apply(*args, method="encode_maps"),
+            *(without.abstract(), MAPS, CAMERA),
+        )
+    with pytest.raises(ValueError, match="needs 8 numbers"):
+        ControlNetConfig.tiny(residual_multiplicity=(1,) * 12)
+    with pytest.raises(ValueError, match="needs 4 numbers"):
+        ControlNetConfig.svd(conditioning_embedding_out_channels=(16, 32))
