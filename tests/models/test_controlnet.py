@@ -20,6 +20,8 @@ from posetraj_jax.nn.build import build
 from tests.parity import (
     BLOCK_TOLERANCE,
     NETWORK_TOLERANCE,
+    SMALL,
+    SMALL_SHAPE,
     Pair,
     denoiser_inputs,
     draw,
@@ -27,23 +29,15 @@ from tests.parity import (
     relative_error,
 )
 
-FIELDS = {
-    "block_out_channels": (64, 96),
-    "layers_per_block": 1,
-    "num_attention_heads": (2, 3),
-    "cross_attention_dim": 32,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
-}
 CONFIG = ControlNetConfig(
-    **FIELDS,
+    **SMALL,
     conditioning_embedding_out_channels=(8, 16, 24, 40),
     residual_multiplicity=(1, 1, 1, 1),
     camera=True,
 )
-B, F, H, W = 2, 3, 4, 8
+B, F, H, W = SMALL_SHAPE
 MAPS = np.sign(draw(7, B, F, H, W, 3)).repeat(8, axis=2).repeat(8, axis=3)
-CAMERA = draw(8, B, F, 12)
+CAMERA = 0.1 * draw(8, B, F, 12)
 INPUTS = denoiser_inputs(CONFIG, B, F, H, W)
 
 
@@ -93,14 +87,14 @@ def test_map_features_need_the_map_and_the_camera():
     )
     assert relative_error(bypassed, features()) > 0.1
     without = whole().run(*INPUTS, np.zeros_like(features()))
-    assert relative_error(without.skips[0], residuals().skips[0]) > 0.1
+    assert relative_error(without.skips[0], residuals().skips[0]) > 0.02
 
 
 def test_multiplicity_and_scale_multiply_the_residuals():
     times = official_residual_multiplicity(CONFIG)
     assert times == (2, 2, 2, 1)
     other = ControlNetConfig(
-        **FIELDS,
+        **SMALL,
         conditioning_embedding_out_channels=(8, 16, 24, 40),
         residual_multiplicity=times,
         camera=True,
@@ -131,19 +125,12 @@ def test_official_multiplicity_is_what_the_official_loop_adds():
 
 
 def test_a_fresh_controlnet_leaves_the_unet_bitwise_alone():
-    unet, net = pair("unet", UNetConfig(**FIELDS), seed=6), build(ControlNet, CONFIG)
-    params = init_from_unet(net.init(jax.random.key(0)), unet.params)
-
-    @jax.jit
-    def both(params, unet_params, maps, camera, *inputs):
-        features = net.apply(params, maps, camera, method="encode_maps")
-        extra = net.apply(params, *inputs, features)
-        return unet.network.apply(unet_params, *inputs, extra), extra
-
-    steered, extra = both(params, unet.params, MAPS, CAMERA, *INPUTS)
-    assert all(not np.any(x) for x in everything(extra))
-    alone = jax.jit(unet.network.apply)(unet.params, *INPUTS)
-    np.testing.assert_array_equal(steered, alone)
+    unet = pair("unet", UNetConfig(**SMALL), seed=6)
+    fresh = init_from_unet(whole().network.init(jax.random.key(0)), unet.params)
+    ours = whole()._replace(params=fresh)
+    extra = ours.run(*INPUTS, ours.run(MAPS, CAMERA, method="encode_maps"))
+    assert not any(np.any(x) for x in everything(extra))
+    np.testing.assert_array_equal(unet.run(*INPUTS, extra), unet.run(*INPUTS))
 
 
 def test_clips_do_not_mix():
@@ -155,7 +142,7 @@ def test_clips_do_not_mix():
 
 @pytest.mark.parametrize("copy_add_embedding", [True, False])
 def test_init_from_unet_copies_the_encoder_and_nothing_else(copy_add_embedding):
-    unet = build(UNet, UNetConfig(**FIELDS)).init(jax.random.key(1))
+    unet = build(UNet, UNetConfig(**SMALL)).init(jax.random.key(1))
     fresh = build(ControlNet, CONFIG).init(jax.random.key(2))
     params = init_from_unet(fresh, unet, copy_add_embedding=copy_add_embedding)
     copied = {"conv_in", "time_embedding", "down_blocks", "mid_block"}
@@ -170,7 +157,7 @@ def test_init_from_unet_copies_the_encoder_and_nothing_else(copy_add_embedding):
 
 
 def test_init_from_unet_owns_its_arrays_and_keeps_its_types():
-    unet = build(UNet, UNetConfig(**FIELDS)).init(jax.random.key(1))
+    unet = build(UNet, UNetConfig(**SMALL)).init(jax.random.key(1))
     fresh = build(ControlNet, CONFIG).init(jax.random.key(2))
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), unet)
     assert tree.differences(fresh, init_from_unet(fresh, half)) == []
@@ -186,7 +173,7 @@ def test_init_from_unet_owns_its_arrays_and_keeps_its_types():
 @pytest.mark.parametrize("start", ["zero", "uniform"])
 def test_the_camera_projection_starts_as_the_identity(start):
     config = ControlNetConfig(
-        **FIELDS, residual_multiplicity=(1,) * 4, camera=True, camera_init=start
+        **SMALL, residual_multiplicity=(1,) * 4, camera=True, camera_init=start
     )
     fresh = build(ControlNet, config).init(jax.random.key(3))["controlnet_cond_embedding"]
     kernel, bias = fresh["cc_projection"]["kernel"], fresh["cc_projection"]["bias"]

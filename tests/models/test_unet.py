@@ -7,31 +7,24 @@ import pytest
 
 from convert_weights import oracle
 from posetraj_jax.models.controlnet import official_residual_multiplicity
-from posetraj_jax.models.stages import Residuals
+from posetraj_jax.models.stages import DownStage, Residuals
 from posetraj_jax.models.unet import UNet, UNetConfig
 from posetraj_jax.nn.build import build
-from tests.parity import NETWORK_TOLERANCE, denoiser_inputs, draw, pair, relative_error
+from tests import parity
+from tests.parity import NETWORK_TOLERANCE, denoiser_inputs, draw, pair, quick_jit, relative_error
 
 ODD = UNetConfig(
     block_out_channels=(64, 96),
     layers_per_block=2,
     num_attention_heads=(2, 3),
     cross_attention_dim=40,
-    transformer_layers_per_block=2,
     addition_time_embed_dim=10,
     projection_class_embeddings_input_dim=30,
     temporal_context="interleaved",
 )
 # (configuration, clips, frames, rows, columns of the latents)
 CASES = {"tiny": (UNetConfig.tiny(), 1, 5, 8, 16), "odd": (ODD, 3, 2, 6, 2)}
-SMALL = UNetConfig(
-    block_out_channels=(64, 64),
-    layers_per_block=1,
-    num_attention_heads=(1, 2),
-    cross_attention_dim=32,
-    addition_time_embed_dim=8,
-    projection_class_embeddings_input_dim=24,
-)
+SMALL = UNetConfig(**parity.SMALL)
 
 
 def random_residuals(config, b, f, h, w) -> Residuals:
@@ -64,7 +57,7 @@ def test_unet_with_residuals_equals_pytorch(name):
 
 
 def test_unet_without_residuals_equals_pytorch_and_clips_do_not_mix():
-    ours, inputs = pair("unet", SMALL, seed=2), denoiser_inputs(SMALL, 2, 3, 4, 8)
+    ours, inputs = pair("unet", SMALL, seed=2), denoiser_inputs(SMALL, *parity.SMALL_SHAPE)
     together = ours.run(*inputs)
     assert relative_error(together, oracle.run_unet(ours.module, *inputs)) <= NETWORK_TOLERANCE
     alone = [ours.run(*(x[i : i + 1] for x in inputs)) for i in range(2)]
@@ -72,7 +65,7 @@ def test_unet_without_residuals_equals_pytorch_and_clips_do_not_mix():
 
 
 def test_every_input_reaches_the_output():
-    ours, inputs = pair("unet", SMALL, seed=2), denoiser_inputs(SMALL, 2, 3, 4, 8)
+    ours, inputs = pair("unet", SMALL, seed=2), denoiser_inputs(SMALL, *parity.SMALL_SHAPE)
     together = ours.run(*inputs)
     for i in range(len(inputs)):
         changed = [x + 1.0 if i == k else x for k, x in enumerate(inputs)]
@@ -80,23 +73,31 @@ def test_every_input_reaches_the_output():
 
 
 def test_rematerialisation_changes_neither_outputs_nor_gradients():
-    ours, inputs = pair("unet", SMALL, seed=3), denoiser_inputs(SMALL, 1, 2, 4, 4)
-    results, recomputed_blocks = {}, {}
-    for remat in ("none", "blocks", "dots"):
-        network = build(UNet, SMALL, remat=remat)
+    """On one stage with a residual block and a transformer; every stage wraps them alike."""
+    params = pair("unet", SMALL, seed=3).params["down_blocks"]["0"]
+    x, temb, context = draw(0, 1, 2, 4, 4, 64), draw(1, 1, 256), draw(2, 1, 32)
 
-        def loss(params, *inputs, network=network):
-            return jnp.mean(jnp.square(network.apply(params, *inputs)))
+    def value_and_grad(remat):
+        network = build(lambda config, make: DownStage(0, config, make), SMALL, remat=remat)
 
-        results[remat] = jax.jit(jax.value_and_grad(loss))(ours.params, *inputs)
-        equations = jax.make_jaxpr(network.apply)(ours.params, *map(jnp.asarray, inputs)).eqns
-        recomputed_blocks[remat] = sum("checkpoint" in str(e.primitive) for e in equations)
-    # Residual blocks and transformers: 2 + 1 down, 2 + 1 in the middle, 4 + 2 up.
-    assert recomputed_blocks == {"none": 0, "blocks": 12, "dots": 12}
-    plain = jax.tree.leaves(results["none"])
+        def loss(params, *inputs):
+            return jnp.mean(jnp.square(network.apply(params, *inputs)[0]))
+
+        return jax.tree.leaves(quick_jit(jax.value_and_grad(loss))(params, x, temb, context))
+
+    plain = value_and_grad("none")
     for remat in ("blocks", "dots"):
-        for got, want in zip(jax.tree.leaves(results[remat]), plain, strict=True):
+        for got, want in zip(value_and_grad(remat), plain, strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize(("remat", "wrapped"), [("none", 0), ("blocks", 12), ("dots", 12)])
+def test_every_residual_block_and_transformer_is_rematerialised(remat, wrapped):
+    # 2 + 1 on the way down, 2 + 1 in the middle, 4 + 2 on the way up.
+    network = build(UNet, SMALL, remat=remat)
+    inputs = map(jnp.asarray, denoiser_inputs(SMALL, 1, 2, 4, 4))
+    equations = jax.make_jaxpr(network.apply)(network.abstract(), *inputs).eqns
+    assert sum("remat" in str(equation.primitive) for equation in equations) == wrapped
 
 
 def test_activations_are_in_the_compute_type():
