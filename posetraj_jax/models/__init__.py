@@ -1,0 +1,1 @@
+"""The networks of Stable Video Diffusion, and the denoiser made of them."""

@@ -1,0 +1,1 @@
+"""Building blocks of the networks, and the seam between NNX modules and plain parameter dicts."""
