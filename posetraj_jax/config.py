@@ -219,11 +219,11 @@ def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def flatten(c: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(c: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Dotted field → value, with tuples as lists so that a JSON round trip changes nothing."""
     flat = {}
     for key, value in c.items():
-        if isinstance(value, ConfigDict | dict):
+        if isinstance(value, ConfigDict):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value

@@ -66,13 +66,11 @@ def make_frozen(
             )
         )
 
-    def init(key):
-        keys = jax.random.split(key, len(nets))
-        drawn = (network.init(k) for network, k in zip(nets, keys, strict=True))
-        return Frozen(*(weights.cast(params, precision.frozen) for params in drawn))
-
-    shardings = sharding.parameter_shardings(jax.eval_shape(init, key), mesh)
-    return jax.jit(init, out_shardings=shardings)(key)
+    keys = jax.random.split(key, len(nets))
+    # Not under jit: compiling a thousand small draws takes far longer than making them.
+    drawn = (network.init(k) for network, k in zip(nets, keys, strict=True))
+    frozen = Frozen(*(weights.cast(params, precision.frozen) for params in drawn))
+    return jax.device_put(frozen, sharding.parameter_shardings(frozen, mesh))
 
 
 def _load(folder: Path, network: Network, mesh: Mesh, precision: Precision) -> Any:

@@ -80,7 +80,7 @@ def train_step(
     metrics = {
         "loss": loss,
         "loss_zero": zero,
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
     }
     return TrainState(state.step + 1, params, opt_state, ema), metrics
 

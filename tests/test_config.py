@@ -1,0 +1,142 @@
+"""Configs: complete, locked, overridable from the command line, and wrong ones named."""
+
+import inspect
+
+import pytest
+
+from posetraj_jax import config, config_file
+from posetraj_jax.errors import UserError
+from posetraj_jax.models import networks
+from posetraj_jax.models.controlnet import ControlNetConfig, official_residual_multiplicity
+
+
+@pytest.mark.parametrize("spec", ["stage1", "stage1:tiny", "configs/stage1.py:official"])
+def test_shipped_configs_are_valid(spec):
+    c = config_file.load(spec)
+    assert c.stage == 1
+    with pytest.raises(AttributeError):
+        c.no_such_field = 1
+
+
+def test_official_is_last_whatever_the_order():
+    one = config_file.load("stage1:tiny,official")
+    other = config_file.load("stage1:official,tiny")
+    assert config.flatten(one) == config.flatten(other)
+    assert one.model.residual_multiplicity == (4, 4, 4, 3, 3, 2, 2, 1)
+
+
+def test_official_flips_every_documented_switch():
+    ours, theirs = (config.flatten(config_file.load(s)) for s in ("stage1", "stage1:official"))
+    flipped = {field for field in ours if ours[field] != theirs[field]}
+    assert flipped == {
+        "model.residual_multiplicity",
+        "model.temporal_context",
+        "model.copy_add_embedding",
+        "data.track_colours",
+        "data.resize",
+        "conditioning.noise_aug",
+        "conditioning.motion_bucket_id",
+        "conditioning.time_ids",
+        "conditioning.clip_range",
+        "optim.warmup_steps",
+        "optim.clip_norm",
+        "optim.ema_decay",
+    }
+
+
+def test_official_multiplicities_are_those_of_the_networks():
+    for multiplicity, name in zip(
+        config.OFFICIAL_MULTIPLICITY.values(), ("svd", "tiny"), strict=True
+    ):
+        assert multiplicity == official_residual_multiplicity(getattr(ControlNetConfig, name)())
+
+
+def test_every_model_choice_can_be_built():
+    for variant in config.CHOICES["model.variant"]:
+        c = config.default()
+        options = {**c.model, "variant": variant, "dtype": "float32"}
+        if variant == "tiny":
+            options["residual_multiplicity"] = (1,) * 8
+        assert networks.build_networks(networks.ModelOptions(**options)).unet
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("3e-4", "optim.lr", 3e-4),
+        ("7", "steps", 7),
+        ("false", "data.draw_box", False),
+        ("True", "data.draw_box", True),
+        ("floor,centre", "data.track_kinds", ("floor", "centre")),
+        ("(2,1,1,1,1,1,1,1,1,1,1,1)", "model.residual_multiplicity", (2,) + (1,) * 11),
+        ("some where/with=signs", "data.path", "some where/with=signs"),
+    ],
+)
+def test_overrides_take_the_fields_type(text, field, value):
+    c = config_file.load("stage1", {field: text})
+    section, _, name = field.rpartition(".")
+    assert (c[section][name] if section else c[name]) == value
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides", "words"),
+    [
+        ("stage11", {}, ["no config file", "did you mean configs/stage1.py"]),
+        ("stage1:tinny", {}, ["no variant 'tinny'", "did you mean tiny"]),
+        ("stage1", {"optm.lr": "1"}, ["no config field 'optm.lr'", "--config.optim.lr"]),
+        ("stage1", {"steps": "2.5"}, ["'steps' cannot take", "int", "2.5"]),
+        ("stage1", {"data.draw_box": "maybe"}, ["data.draw_box", "bool", "maybe"]),
+        ("stage1", {"optim.lr": "nan"}, ["optim.lr", "float"]),
+        ("stage1", {"data.height": "300"}, ["data.height = 300", "256 or 320"]),
+        ("stage1", {"data.width": "10"}, ["data.width = 10", "64"]),
+        ("stage1", {"data.resize": "cubic"}, ["data.resize = 'cubic'", "lanczos, bilinear"]),
+        ("stage1", {"steps": "0"}, ["steps = 0"]),
+        ("stage1", {"optim.ema_decay": "1.0"}, ["optim.ema_decay"]),
+        ("stage1", {"model.residual_multiplicity": "1,2"}, ["has 2 numbers", "12"]),
+        ("stage1", {"model": "x"}, ["no config field 'model'"]),
+    ],
+)
+def test_mistakes_are_named(spec, overrides, words):
+    with pytest.raises(UserError) as caught:
+        config_file.load(spec, overrides)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_all_problems_are_collected():
+    with pytest.raises(UserError) as caught:
+        config_file.load("stage1", {"data.height": "1", "steps": "0", "save.keep": "0"})
+    assert str(caught.value).count("\n    - ") == 3
+
+
+def test_a_file_without_get_config_is_refused(tmp_path):
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(UserError, match="is not a config file"):
+        config_file.load(str(tmp_path / "empty.py"))
+
+
+def test_configs_are_found_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config_file.load("configs/stage1.py:tiny").model.variant == "tiny"
+
+
+def test_only_schedules_and_meshes_may_change_on_resume():
+    old = config.flatten(config_file.load("stage1"))
+    allowed = {"steps": "9", "log.every": "3", "save.keep": "9", "mesh.fsdp": "2"}
+    assert not config.changed_fields(old, config.flatten(config_file.load("stage1", allowed)))
+    changed = config.flatten(config_file.load("stage1", {"optim.lr": "1", "seed": "4"}))
+    assert [line.split(":")[0] for line in config.changed_fields(old, changed)] == [
+        "optim.lr",
+        "seed",
+    ]
+
+
+def test_every_field_has_a_comment():
+    """The unit or the meaning of each field stands beside it."""
+    source = inspect.getsource(config)
+    body = source[source.index("def default") : source.index("def official")]
+    fields = [line for line in body.splitlines() if line.strip().startswith("c.") and "=" in line]
+    sections = [line for line in fields if line.rstrip().endswith("()")]
+    bare = [line for line in fields if "#" not in line and line not in sections]
+    assert not bare
+    assert len(fields) - len(sections) == len(config.flatten(config.default()))

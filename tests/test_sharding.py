@@ -1,0 +1,80 @@
+"""The mesh and the path table."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from posetraj_jax import sharding
+from posetraj_jax.errors import UserError
+
+
+def spec_of(path_tree, mesh):
+    return jax.tree.map(lambda s: s.spec, sharding.parameter_shardings(path_tree, mesh))
+
+
+def leaf(*shape):
+    return jax.ShapeDtypeStruct(shape, np.float32)
+
+
+def test_the_mesh_is_auto():
+    """Explicit axes, the default of jax.make_mesh, raise at temporal reshapes and gathers."""
+    mesh = sharding.make_mesh(2, 4)
+    assert mesh.axis_types == (AxisType.Auto, AxisType.Auto)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
+
+
+def test_minus_one_takes_the_rest():
+    assert dict(sharding.make_mesh(-1, 4).shape) == {"data": 2, "fsdp": 4}
+
+
+def test_a_mesh_that_does_not_fit_is_refused_with_the_numbers():
+    with pytest.raises(UserError, match="8 devices") as caught:
+        sharding.make_mesh(3, 2)
+    assert "3 x 2 = 6" in str(caught.value)
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_both_numbers():
+    mesh = sharding.make_mesh(2, 4)
+    sharding.check_batch(16, mesh)
+    with pytest.raises(UserError, match="batch_size = 9") as caught:
+        sharding.check_batch(9, mesh)
+    assert "multiple of 8" in str(caught.value)
+    assert "batch_size=16" in str(caught.value)
+
+
+def test_kernels_split_their_outputs_and_the_rest_is_whole():
+    mesh = sharding.make_mesh(2, 4)
+    tree = {
+        "conv": {"kernel": leaf(3, 3, 8, 16), "bias": leaf(16)},
+        "to_rgb": {"kernel": leaf(3, 3, 8, 3)},
+        "linear": {"kernel": leaf(8, 12)},
+        "time_mixer": {"mix_factor": leaf(1)},
+    }
+    assert spec_of(tree, mesh) == {
+        "conv": {"kernel": P(None, None, None, "fsdp"), "bias": P()},
+        "to_rgb": {"kernel": P(None, None, None, None)},
+        "linear": {"kernel": P(None, "fsdp")},
+        "time_mixer": {"mix_factor": P()},
+    }
+
+
+def test_a_leaf_that_no_row_covers_is_an_error():
+    with pytest.raises(LookupError, match="mystery"):
+        sharding.parameter_shardings({"mystery": leaf(4)}, sharding.make_mesh(2, 4))
+
+
+@pytest.mark.parametrize("variant", ["svd", "tiny"])
+def test_the_table_covers_every_network(variant):
+    from posetraj_jax.models.networks import ModelOptions, build_networks
+
+    skips = {"svd": 12, "tiny": 8}[variant]
+    options = ModelOptions(variant, (1,) * skips, "batch_major", True, "none")
+    mesh = sharding.make_mesh(2, 4)
+    for network in build_networks(options):
+        abstract = network.abstract()
+        specs = jax.tree.leaves(spec_of(abstract, mesh), is_leaf=lambda x: isinstance(x, P))
+        sizes = [np.prod(leaf.shape) for leaf in jax.tree.leaves(abstract)]
+        split = sum(n for n, spec in zip(sizes, specs, strict=True) if "fsdp" in spec)
+        assert split > 0.95 * sum(sizes)

@@ -1,0 +1,217 @@
+"""Training as a user runs it: end to end, stopped, resumed bitwise, and refused when wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from posetraj_jax import config_file, errors, train, weights
+from posetraj_jax.data.records import write_dataset
+from posetraj_jax.errors import UserError
+from posetraj_jax.models.networks import ModelOptions, build_networks
+from tests.data.clips import make_clip
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "data.height": 64,
+    "data.width": 64,
+    "log.every": 1,
+    "eval.every": 3,
+    "eval.clips": 2,
+    "save.every": 100,
+    "sample.clips": 1,
+    "sample.steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One device, and one cache of compiled programs for all runs of this file."""
+    cache = tmp_path_factory.mktemp("compiled")
+    return {
+        **os.environ,
+        "XLA_FLAGS": "",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+    }
+
+
+def command(workdir: Path, **fields) -> list[str]:
+    overrides = [f"--config.{name}={value}" for name, value in {**SMALL, **fields}.items()]
+    base = [sys.executable, "-m", "posetraj_jax.train", "--config", "configs/stage1.py:tiny"]
+    return [*base, "--workdir", str(workdir), *overrides]
+
+
+def finish(workdir: Path, environment, **fields) -> str:
+    done = subprocess.run(
+        command(workdir, **fields), env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def stop_after(workdir: Path, environment, step: int, **fields) -> None:
+    """Sends SIGTERM once `step` is logged; the run must save and exit 143."""
+    process = subprocess.Popen(
+        command(workdir, **fields), env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 600
+    while not any(row["step"] >= step for row in rows(workdir)):
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == errors.EXIT_SIGTERM
+
+
+def rows(workdir: Path) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def final_state(workdir: Path, step: int):
+    folder = workdir / "checkpoints" / str(step)
+    with ocp.StandardCheckpointer() as checkpointer:
+        return {
+            part: checkpointer.restore(folder / part) for part in ("params", "opt_state", "ema")
+        }
+
+
+def test_interrupted_equals_uninterrupted_bitwise(environment, tmp_path):
+    """8 steps = 2 steps + resume + SIGTERM + resume: numbers, data order and metrics."""
+    printed = finish(tmp_path / "straight", environment, steps=8)
+    finish(tmp_path / "parts", environment, steps=2)
+    stop_after(tmp_path / "parts", environment, step=3, steps=8)
+    stopped_at = max(int(p.name) for p in (tmp_path / "parts/checkpoints").iterdir())
+    assert 3 <= stopped_at < 8
+    finish(tmp_path / "parts", environment, steps=8)
+
+    straight, parts = (final_state(tmp_path / name, 8) for name in ("straight", "parts"))
+    jax.tree.map(np.testing.assert_array_equal, straight, parts)
+    losses = [
+        {row["step"]: row["train/loss"] for row in rows(tmp_path / name) if row["step"]}
+        for name in ("straight", "parts")
+    ]
+    assert losses[0] == losses[1]
+    assert sorted(losses[0]) == list(range(1, 9))
+
+    for row in rows(tmp_path / "straight"):
+        if row["step"]:
+            assert {"step", "train/loss", "clips_per_second"} <= row.keys()
+    evaluated = [row["step"] for row in rows(tmp_path / "straight") if "eval/loss" in row]
+    assert evaluated == [0, 3, 6, 8]
+    for name in ("loss.png", "metrics.jsonl", "checkpoints", "samples/step_000008"):
+        assert (tmp_path / "straight" / name).exists()
+        assert name in printed
+    assert list((tmp_path / "straight").glob("samples/step_000008/*.gif"))
+
+    # A finished run that is run again has nothing to do and says where everything is.
+    assert "finished at step 8" in finish(tmp_path / "straight", environment, steps=8)
+    # Anything else than schedules and meshes may not change.
+    changed = subprocess.run(
+        command(tmp_path / "straight", steps=8, seed=5),
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert changed.returncode == 2
+    assert "seed: was 0, is 5" in changed.stderr
+    assert "Traceback" not in changed.stderr
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    write_dataset([make_clip(i) for i in range(8)], folder)
+    return folder
+
+
+def run(tmp_path, spec="stage1:tiny", **fields):
+    """Trains in this process on all fake devices; good for what is refused before compiling."""
+    fields = {"batch_size": 8, **SMALL, **fields}
+    c = config_file.load(spec, {name: str(value) for name, value in fields.items()})
+    return train.run(c, tmp_path / "run")
+
+
+def test_no_weights_and_no_data_names_the_commands(tmp_path):
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, "stage1")
+    for words in ("convert_weights.svd_to_flax", "data_prep.render_posetraj10k", "stage1.py:tiny"):
+        assert words in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_no_data_leaves_no_workdir(tmp_path, kind):
+    folder = tmp_path / "data"
+    if kind == "empty":
+        folder.mkdir()
+    with pytest.raises(UserError, match="data"):
+        run(tmp_path, **{"data.path": folder})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_does_not_divide(tmp_path):
+    with pytest.raises(UserError, match="batch_size = 3"):
+        run(tmp_path, batch_size=3)
+
+
+def test_more_evaluation_clips_than_clips(tmp_path, clips):
+    with pytest.raises(UserError, match="not enough clips"):
+        run(tmp_path, **{"data.path": clips, "eval.clips": 9})
+
+
+def test_a_workdir_below_a_file(tmp_path, clips):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(UserError, match="cannot write to the workdir"):
+        run(tmp_path, **{"data.path": clips})
+    assert (tmp_path / "run").read_text() == "a file"
+
+
+def test_weights_of_another_variant_are_named(tmp_path):
+    """The tiny UNet's tree with one kernel of another shape and one leaf missing."""
+    networks = build_networks(ModelOptions("tiny", (1,) * 8, "batch_major", True, "none"))
+    params = jax.tree.map(lambda s: np.zeros(s.shape, np.float32), networks.unet.abstract())
+    params["conv_in"]["kernel"] = np.zeros((3, 3, 8, 320), np.float32)
+    del params["conv_out"]["bias"]
+    weights.save(params, {}, tmp_path / "weights" / "unet")
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, weights=tmp_path / "weights")
+    assert "missing: conv_out.bias" in str(caught.value)
+    assert "wrong shape: conv_in.kernel" in str(caught.value)
+    assert "model.variant" in str(caught.value)
+
+
+def test_command_line_forms():
+    spec, workdir, overrides = train.parse(
+        ["--config", "a.py:b", "--config.x.y=1", "--config.z", "2", "--workdir", "w"]
+    )
+    assert (spec, workdir, overrides) == ("a.py:b", Path("w"), {"x.y": "1", "z": "2"})
+    with pytest.raises(SystemExit) as caught:
+        train.parse(["--config", "a.py", "--steps=3"])
+    assert caught.value.code == 2
+
+
+def test_user_errors_exit_with_two_and_no_traceback(environment, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "posetraj_jax.train", "--config", "stage1:tinny"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "did you mean tiny?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

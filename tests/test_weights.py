@@ -1,0 +1,81 @@
+"""Parameter trees on disk: exact round trip, and every misfit named before anything is merged."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from posetraj_jax import sharding, tree, weights
+from posetraj_jax.errors import UserError
+
+
+@pytest.fixture
+def params():
+    keys = jax.random.split(jax.random.key(0), 2)
+    return {
+        "down_blocks": {str(i): {"kernel": jax.random.normal(keys[0], (4, 8))} for i in range(11)},
+        "conv_in": {"kernel": jax.random.normal(keys[1], (3, 3, 4, 8)), "bias": jnp.ones(8)},
+    }
+
+
+def target_of(params, dtype=jnp.float32, where=None):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=where), params)
+
+
+def test_round_trip_is_bitwise(params, tmp_path):
+    weights.save(params, {"a": 1}, tmp_path / "unet")
+    where = sharding.replicated(sharding.make_mesh(2, 4))
+    loaded = weights.load(tmp_path / "unet", target_of(params, where=where))
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    assert not tree.differences(params, loaded)
+
+
+def test_loads_sharded_and_in_another_type(params, tmp_path):
+    weights.save(params, {}, tmp_path / "unet")
+    mesh = sharding.make_mesh(2, 4)
+    target = jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=where),
+        params,
+        sharding.parameter_shardings(params, mesh),
+    )
+    kernel = weights.load(tmp_path / "unet", target)["conv_in"]["kernel"]
+    assert kernel.dtype == jnp.bfloat16
+    assert kernel.addressable_shards[0].data.shape == (3, 3, 4, 2)
+    np.testing.assert_array_equal(kernel, params["conv_in"]["kernel"].astype(jnp.bfloat16))
+
+
+def test_misfits_are_all_named(params, tmp_path):
+    weights.save(params, {}, tmp_path / "unet")
+    wanted = target_of(params, where=sharding.replicated(sharding.make_mesh(2, 4)))
+    wanted["down_blocks"]["3"]["kernel"] = jax.ShapeDtypeStruct((8, 4), jnp.float32)
+    wanted["conv_out"] = {"bias": wanted["conv_in"].pop("bias")}
+    with pytest.raises(UserError) as caught:
+        weights.load(tmp_path / "unet", wanted)
+    for words in (
+        "missing: conv_out.bias",
+        "unexpected: conv_in.bias",
+        "wrong shape: down_blocks.3.kernel: expected (8, 4), got (4, 8)",
+    ):
+        assert words in str(caught.value)
+
+
+def test_no_folder_names_the_command(tmp_path, params):
+    with pytest.raises(UserError, match="svd_to_flax"):
+        weights.load(tmp_path / "nothing", target_of(params))
+
+
+def test_a_damaged_folder_is_named(tmp_path, params):
+    weights.save(params, {}, tmp_path / "unet")
+    for path in (tmp_path / "unet" / "params").iterdir():
+        if path.is_file():
+            path.write_text("damaged")
+    where = sharding.replicated(sharding.make_mesh(2, 4))
+    with pytest.raises(UserError, match="cannot read the weights"):
+        weights.load(tmp_path / "unet", target_of(params, where=where))
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path, params):
+    weights.save(params, {}, tmp_path / "unet")
+    with pytest.raises(UserError, match="does not exist yet"):
+        weights.save(params, {}, tmp_path / "unet")
+    assert [p.name for p in tmp_path.iterdir()] == ["unet"]

@@ -1,0 +1,188 @@
+"""The train step: frozen stays frozen, accumulation is a mean, sharded equals single device."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from posetraj_jax import sharding, tree
+from posetraj_jax.training import state as states
+from posetraj_jax.training.fixed_clips import put
+from posetraj_jax.training.loss import clip_losses
+from posetraj_jax.training.optimizer import make_optimizer
+from posetraj_jax.training.step import mean_over_microbatches, train_step
+from tests.training.conftest import FRAMES, OPTIONS, make_batch, redrawn, start
+
+KEY = jax.random.key(7)
+
+
+def one_device() -> Mesh:
+    return sharding.make_mesh(1, 1, jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def two_steps(networks):
+    """The state before, after step 0, and what the same state gives when it calls itself step 1."""
+    state, frozen, optimizer = start(networks, one_device())
+    before = jax.device_get((state.params, frozen))
+    step = jax.jit(partial(train_step, networks=networks, optimizer=optimizer, options=OPTIONS))
+    first = step(state, frozen, make_batch(2), KEY)
+    second = step(state._replace(step=state.step + 1), frozen, make_batch(2), KEY)
+    return before, (state, frozen), first, second, step
+
+
+def mean_loss(networks, params, frozen, batch):
+    clips = batch.fps.shape[0]
+    sigma = jnp.geomspace(0.1, 10.0, clips)
+    keys = jax.random.split(KEY, clips)
+    losses = clip_losses(
+        params,
+        frozen,
+        batch,
+        sigma,
+        keys,
+        networks=networks,
+        options=OPTIONS.conditioning,
+        dropout=0.1,
+    )
+    return losses.loss.mean()
+
+
+def gradients(networks, mesh, batch):
+    state, frozen, _ = start(networks, mesh)
+    shardings = sharding.parameter_shardings(state.params, mesh)
+    function = jax.value_and_grad(partial(mean_loss, networks))
+    compiled = jax.jit(function, out_shardings=(sharding.replicated(mesh), shardings))
+    with jax.default_matmul_precision("highest"):
+        loss, grads = compiled(state.params, frozen, put(batch, mesh))
+    return float(loss), jax.device_get(grads)
+
+
+def test_training_changes_every_parameter_and_nothing_frozen(two_steps):
+    (params, frozen), (_, frozen_after), (after, metrics), _, _ = two_steps
+    assert int(after.step) == 1
+    assert np.isfinite(metrics["loss"])
+    assert float(metrics["grad_norm"]) > 0
+    jax.tree.map(np.testing.assert_array_equal, frozen, frozen_after)
+    trained = tree.flatten(after.params)
+    same = [
+        path for path, old in tree.flatten(params).items() if np.array_equal(old, trained[path])
+    ]
+    assert not same, f"not trained: {same}"
+
+
+def test_the_ema_follows_with_its_warmed_up_decay(two_steps):
+    _, (state, _), (after, _), _, _ = two_steps
+    # Step 0: decay min(0.9, 1 / 10), so 0.1 of the old average remains.
+    expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * p, state.ema, after.params)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), after.ema, expected)
+
+
+def test_randomness_comes_from_the_step_number_alone(two_steps):
+    _, (state, frozen), (_, first), (_, second), step = two_steps
+    assert float(first["loss"]) != float(second["loss"])
+    again, metrics = step(state, frozen, make_batch(2), KEY)
+    assert float(metrics["loss"]) == float(first["loss"])
+    jax.tree.map(np.testing.assert_array_equal, again.params, two_steps[2][0].params)
+    assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_microbatches_are_interleaved_and_averaged(count):
+    """Clip i has fps i: the mean over microbatches of their sums is the sum over clips / count."""
+    batch = make_batch(4)._replace(fps=jnp.arange(4.0))
+    seen = []
+
+    def function(micro, key):
+        jax.debug.callback(lambda fps: seen.append(fps.tolist()), micro.fps)
+        return {"sum": micro.fps.sum(), "noise": jax.random.normal(key)}
+
+    mean = mean_over_microbatches(function, batch, KEY, count)
+    jax.effects_barrier()
+    assert float(mean["sum"]) == 6.0 / count
+    assert sorted(seen) == [list(map(float, range(i, 4, count))) for i in range(count)]
+    keys = [KEY] if count == 1 else jax.random.split(KEY, count)
+    expected = np.mean([float(jax.random.normal(key)) for key in keys])
+    assert float(mean["noise"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_by_four_mesh_equals_one_device(networks):
+    batch = make_batch(8)
+    loss, grads = gradients(networks, one_device(), batch)
+    loss_sharded, grads_sharded = gradients(networks, sharding.make_mesh(2, 4), batch)
+    assert loss_sharded == pytest.approx(loss, abs=1e-5)
+    flat, sharded = tree.flatten(grads), tree.flatten(grads_sharded)
+    largest = max(np.abs(g).max() for g in flat.values())
+    for path, gradient in flat.items():
+        scale = max(np.abs(gradient).max(), 1e-2 * largest)
+        assert np.abs(gradient - sharded[path]).max() <= 1e-4 * scale, path
+
+
+def test_parameters_are_really_sharded(networks):
+    state, frozen, _ = start(networks, sharding.make_mesh(2, 4))
+    kernel = state.params["conv_in"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape[-1] == kernel.shape[-1] // 4
+    moments = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)
+        if sharding.path_of(path).endswith("conv_in.kernel") and leaf.ndim == 4
+    ]
+    assert len(moments) >= 2
+    assert all(m.addressable_shards[0].data.shape[-1] * 4 == m.shape[-1] for m in moments)
+    frozen_kernel = frozen.unet["conv_in"]["kernel"]
+    assert frozen_kernel.addressable_shards[0].data.shape[-1] * 4 == frozen_kernel.shape[-1]
+
+
+def test_a_batch_of_two_is_two_batches_of_one(networks):
+    state, frozen, _ = start(networks, one_device())
+    batch, keys, sigma = make_batch(2), jax.random.split(KEY, 2), jnp.array([0.3, 3.0])
+
+    @jax.jit
+    def losses(batch, sigma, keys):
+        return clip_losses(
+            state.params,
+            frozen,
+            batch,
+            sigma,
+            keys,
+            networks=networks,
+            options=OPTIONS.conditioning,
+            dropout=0.1,
+        ).loss
+
+    with jax.default_matmul_precision("highest"):
+        together = losses(batch, sigma, keys)
+        apart = [
+            losses(
+                jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], batch),
+                sigma[i : i + 1],
+                keys[i : i + 1],
+            )[0]
+            for i in range(2)
+        ]
+    np.testing.assert_allclose(together, apart, rtol=1e-5)
+
+
+def test_a_fresh_controlnet_changes_nothing(networks):
+    """Zero convolutions: the denoiser with an untrained ControlNet is exactly the UNet's."""
+    _, frozen, _ = start(networks, one_device())
+    optimizer = make_optimizer(OPTIONS.optim)
+    fresh = states.create(networks, frozen.unet, optimizer, one_device(), KEY, True)
+    sample = jax.random.normal(KEY, (1, FRAMES, 8, 8, 8))
+    inputs = (sample, jnp.zeros(1), jnp.ones((1, 64)), jnp.ones((1, 3)))
+
+    @jax.jit
+    def outputs(params):
+        maps = jax.random.normal(KEY, (1, FRAMES, 64, 64, 3))
+        features = networks.controlnet.apply(params, maps, None, method="encode_maps")
+        residuals = networks.controlnet.apply(params, *inputs, features)
+        plain = networks.unet.apply(frozen.unet, *inputs)
+        return plain, networks.unet.apply(frozen.unet, *inputs, residuals)
+
+    plain, steered = outputs(fresh.params)
+    np.testing.assert_array_equal(plain, steered)
+    plain, steered = outputs(redrawn(fresh.params))
+    assert float(jnp.abs(plain - steered).max()) > 1e-3
