@@ -29,9 +29,9 @@ def _tiny(c: ConfigDict) -> None:
     c.model.residual_multiplicity = (1,) * 8
     c.data.path = config.SHIPPED_CLIPS
     c.data.height, c.data.width = 128, 192
-    c.steps = 120
+    c.steps = 90
     c.optim.lr, c.optim.warmup_steps, c.optim.accumulate = 1e-3, 10, 1
     c.optim.ema_decay = 0.95
     c.eval.every = 30
     c.sample.steps = 10
-    c.save.every = 60
+    c.save.every = 45
