@@ -7,7 +7,8 @@ A dataset is a folder `<directory>/<name>/<version>/` that any TFDS user can ope
   `Sequence(Image)` (the JPEG or PNG bytes, untouched), arrays as little-endian `Tensor(bytes)`,
   names as `Text`, `provenance` as JSON text. `clip.ARRAYS` has the axes and types of the arrays.
 * `metadata.json`: {"clips": [[clip_id, number of frames], ...]} in record order, so that windows
-  can be planned without reading a single frame.
+  can be planned without reading a single frame, and "file_bytes", the size of each record file in
+  order, so that a truncated copy is found before anything is read.
 * `dataset_info.json`, `features.json`: what TFDS writes.
 
 Writing streams: memory is one record. (TFDS's own writer keeps all records in memory and past 1 GB
@@ -73,6 +74,8 @@ class ClipDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         template = self._get_filename_template(split_name="train")
         self.info.metadata["clips"] = []
         lengths, num_bytes = self._write_shards(template)
+        paths = sorted(Path(self.data_path).glob("*.array_record*"))
+        self.info.metadata["file_bytes"] = [path.stat().st_size for path in paths]
         split = tfds.core.SplitInfo(
             name="train", shard_lengths=lengths, num_bytes=num_bytes, filename_template=template
         )
@@ -231,7 +234,7 @@ class ClipRecords:
         """Reads the index; the record files are opened at the first access."""
         try:
             info = tfds.builder_from_directory(str(self.folder))
-            index = info.info.metadata["clips"]
+            index, sizes = info.info.metadata["clips"], info.info.metadata["file_bytes"]
             self._source = info.as_data_source(
                 "train", deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
             )
@@ -246,6 +249,10 @@ class ClipRecords:
         if missing or len(index) != len(self._source):
             got = f"no {', '.join(missing)}" if missing else f"{len(self._source)} records"
             raise _unreadable(self.folder, f"{got}; the index lists {len(index)} clips")
+        for path, size in zip(self._files, sizes, strict=True):
+            if Path(path).stat().st_size != size:
+                got = f"{path} has {Path(path).stat().st_size} bytes of {size}; no record was read"
+                raise _unreadable(self.folder, got)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder}

@@ -175,11 +175,23 @@ def test_several_datasets_are_listed(tmp_path):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])
-def test_a_truncated_file_is_named_with_the_record(tmp_path, fraction):
+def test_a_truncated_file_is_named_before_any_record_is_read(tmp_path, fraction):
     write_dataset([make_clip(0), make_clip(1), make_clip(2)], tmp_path, clips_per_shard=2)
     damaged = shards(tmp_path)[1]
     data = damaged.read_bytes()
     damaged.write_bytes(data[: int(fraction * len(data))])
+    with pytest.raises(UserError) as caught:
+        open_dataset(tmp_path)
+    assert f"{damaged} has {int(fraction * len(data))} bytes of {len(data)}" in str(caught.value)
+    assert "no record was read" in str(caught.value)
+
+
+def test_a_damaged_record_is_named_with_how_many_were_read(tmp_path):
+    write_dataset([make_clip(0), make_clip(1), make_clip(2)], tmp_path, clips_per_shard=2)
+    damaged = shards(tmp_path)[1]
+    data = bytearray(damaged.read_bytes())
+    data[600] ^= 255
+    damaged.write_bytes(data)
     records = open_dataset(tmp_path)
     records[0], records[1]
     with pytest.raises(UserError) as caught:
