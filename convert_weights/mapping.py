@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from convert_weights.names import inert_reason, torch_name
 from posetraj_jax import tree
@@ -16,7 +17,7 @@ from posetraj_jax.errors import UserError, listed
 
 
 def from_torch(
-    state: Mapping[str, np.ndarray], abstract: tree.Tree, component: str
+    state: Mapping[str, ArrayLike], abstract: tree.Tree, component: str
 ) -> dict[str, Any]:
     """Our parameters from a PyTorch state dict; numpy arrays in the types of `abstract`.
 
@@ -24,34 +25,44 @@ def from_torch(
     once.
 
     Args:
-        state: The state dict as numpy arrays.
+        state: The state dict as numpy arrays, or as objects with a `shape` that numpy can turn into
+            arrays; each is turned once, after all shapes are known to fit, one after the other.
         abstract: The network's `abstract()`.
         component: unet, controlnet, vae or clip.
 
     Raises:
         UserError: Tensors are missing, unknown or of another shape; all are listed.
     """
-    targets = tree.flatten(abstract)
-    sources = {path: torch_name(path, component) for path in targets}
-    problems = [f"missing: {name}" for name in sources.values() if name not in state]
-    unused = state.keys() - set(sources.values())
-    problems += [f"unknown: {n}" for n in sorted(unused) if inert_reason(n, component) is None]
+    require_fit({name: np.shape(array) for name, array in state.items()}, abstract, component)
     params = {}
-    for path, name in sources.items():
-        if name in state:
-            leaf = _from_torch_layout(path, np.asarray(state[name]))
-            if leaf.shape != targets[path].shape:
-                got, want = np.shape(state[name]), _torch_shape(path, targets[path].shape)
-                problems.append(f"wrong shape: {name}: expected {want}, got {got}")
-            params[path] = np.ascontiguousarray(leaf, dtype=targets[path].dtype)
+    for path, target in tree.flatten(abstract).items():
+        leaf = _from_torch_layout(path, np.asarray(state[torch_name(path, component)]))
+        params[path] = np.ascontiguousarray(leaf, dtype=target.dtype)
+    return tree.unflatten(params)
+
+
+def require_fit(shapes: Mapping[str, tuple[int, ...]], abstract: tree.Tree, component: str) -> None:
+    """Compares the names and shapes of a PyTorch state dict with our network's.
+
+    Raises:
+        UserError: Tensors are missing, unknown or of another shape; all are listed.
+    """
+    wanted = torch_shapes(abstract, component)
+    problems = [f"missing: {name}" for name in wanted if name not in shapes]
+    unused = sorted(shapes.keys() - wanted.keys())
+    problems += [f"unknown: {name}" for name in unused if inert_reason(name, component) is None]
+    problems += [
+        f"wrong shape: {name}: expected {want}, got {tuple(shapes[name])}"
+        for name, want in wanted.items()
+        if name in shapes and tuple(shapes[name]) != want
+    ]
     if problems:
         raise UserError(
             f"the checkpoint does not fit the {component}",
-            expected=f"the {len(targets)} tensors of this configuration, and no other",
+            expected=f"the {len(wanted)} tensors of this configuration, and no other",
             got=listed(problems),
             fix="check that the file holds this component and that the variant is the right one",
         )
-    return tree.unflatten(params)
 
 
 def to_torch(params: tree.Tree, component: str) -> dict[str, np.ndarray]:
