@@ -39,12 +39,13 @@ CORE = [
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12,<1",
     "pillow>=11",
+    "safetensors>=0.8",  # reads bfloat16 tensors without torch
     "tensorboardX>=2.6",
     "tensorflow-datasets>=4.9.10",
     "tqdm>=4.66",
 ]
 PREP = ["apache-beam>=2.77", "trimesh>=4"]
-CONVERT = ["safetensors>=0.5", "torch>=2.6", "diffusers>=0.35", "transformers>=4.50", "accelerate"]
+CONVERT = ["torch>=2.6", "diffusers>=0.35", "transformers>=4.50", "accelerate"]
 EVAL = ["scipy>=1.13"]
 DEMO = ["gradio>=6"]
 TEST = ["beartype>=0.19", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9"]

@@ -19,7 +19,7 @@ CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 """Mean and standard deviation of CLIP's training images in [0, 1]."""
 
-OFFICIAL_FPS_ID, OFFICIAL_MOTION_ID = 6.0, 128.0
+OFFICIAL_FPS_ID = 6.0
 
 
 class Encoders(NamedTuple):
@@ -178,10 +178,9 @@ def _cubic(distance: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
 
 
 def _time_ids(fps: Float[Array, "b"], options: ConditioningOptions) -> Float[Array, "b 3"]:
-    """SVD's order and its convention fps - 1, or the constants of the official training."""
+    """SVD's order and its convention fps - 1, or the official order with its constant rate."""
     strength = jnp.full_like(fps, options.noise_aug_strength)
-    if options.time_ids == "official":
-        constants = (OFFICIAL_FPS_ID, strength, OFFICIAL_MOTION_ID)
-        return jnp.stack([jnp.broadcast_to(number, fps.shape) for number in constants], axis=-1)
     motion = jnp.full_like(fps, options.motion_bucket_id)
+    if options.time_ids == "official":
+        return jnp.stack([jnp.full_like(fps, OFFICIAL_FPS_ID), strength, motion], axis=-1)
     return jnp.stack([fps - 1.0, motion, strength], axis=-1)

@@ -101,7 +101,7 @@ def _conditioning() -> ConfigDict:
     c.noise_aug = "pixels"  # where the first frame's noise goes: pixels | shared_latent
     c.noise_aug_strength = 0.02  # standard deviation of that noise, and its time id
     c.motion_bucket_id = 127.0  # SVD's motion strength, 0..255
-    c.time_ids = "svd"  # svd: [fps - 1, motion, noise] | official: [6, noise, 128]
+    c.time_ids = "svd"  # svd: [fps - 1, motion, noise] | official: [6, noise, motion]
     c.clip_range = "unit"  # CLIP sees [0,1] frames | official: normalised twice
     c.dropout = 0.1  # p: image embedding dropped < 2p, image latents dropped in [p, 3p)
     return c

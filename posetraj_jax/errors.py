@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 EXIT_USER_ERROR = 2
-EXIT_SIGINT = 130
-EXIT_SIGTERM = 143
+EXIT_BY_SIGNAL = 128
+"""Plus the number of the signal: 143 for SIGTERM, 130 for Ctrl-C."""
 
 
 class UserError(Exception):

@@ -5,7 +5,6 @@ Everything that can be wrong with what the user gave is found before anything sl
 """
 
 import argparse
-import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -58,7 +57,9 @@ def run(c: ConfigDict, workdir: Path) -> int:
     o = options.from_config(c)
     mesh = sharding.make_mesh(c.mesh.data, c.mesh.fsdp)
     sharding.check_batch(c.batch_size, mesh)
-    batches = pipeline.train_batches(o.data)
+    batches = pipeline.train_batches(
+        o.data, process_index=jax.process_index(), process_count=jax.process_count()
+    )
     watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
     workdirs.claim(workdir, config.flatten(c))
 
@@ -66,9 +67,10 @@ def run(c: ConfigDict, workdir: Path) -> int:
     frozen_key, init_key, train_key = jax.random.split(jax.random.key(c.seed), 3)
     frozen = states.make_frozen(networks, mesh, o.precision, c.weights, frozen_key)
     optimizer = make_optimizer(o.step.optim)
-    copy_add_embedding = c.model.copy_add_embedding
-    state = states.create(networks, frozen.unet, optimizer, mesh, init_key, copy_add_embedding)
-    print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
+    create, abstract = states.plan(
+        networks, frozen.unet, optimizer, mesh, copy_add_embedding=c.model.copy_add_embedding
+    )
+    print(parameter_overview.get_parameter_overview(abstract.params, include_stats=False))
 
     step = jax.jit(
         partial(train_step, networks=networks, optimizer=optimizer, options=o.step),
@@ -76,8 +78,10 @@ def run(c: ConfigDict, workdir: Path) -> int:
     )
     watch = fixed_clips.FixedClips(networks, mesh, watched, o.watch)
     with Checkpoints(workdir / workdirs.CHECKPOINTS, c.save.keep) as checkpoints:
-        if checkpoints.latest_step() is not None:
-            state = checkpoints.restore(state, batches)
+        if checkpoints.latest_step() is None:
+            state = create(init_key)
+        else:
+            state = checkpoints.restore(abstract, batches)
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
         def sample(state, step, progress):
@@ -104,9 +108,7 @@ def _report(workdir: Path, step: int, stopped: int | None) -> int:
     found += sorted((workdir / "samples").glob(f"step_{step:06d}/*.gif"))
     for path in found:
         print(f"  {path}")
-    return {None: 0, signal.SIGTERM: errors.EXIT_SIGTERM, signal.SIGINT: errors.EXIT_SIGINT}[
-        stopped
-    ]
+    return errors.EXIT_BY_SIGNAL + stopped if stopped else 0
 
 
 if __name__ == "__main__":

@@ -24,7 +24,11 @@ OPTIONS = ConditioningOptions(
     dropout=0.1,
 )
 OFFICIAL = dataclasses.replace(
-    OPTIONS, noise_aug="shared_latent", time_ids="official", clip_range="official"
+    OPTIONS,
+    noise_aug="shared_latent",
+    motion_bucket_id=128.0,
+    time_ids="official",
+    clip_range="official",
 )
 FRAMES, HEIGHT, WIDTH = 3, 64, 128
 

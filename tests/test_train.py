@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from posetraj_jax import config_file, errors, train, weights
+from posetraj_jax import config_file, train, weights
 from posetraj_jax.data.records import write_dataset
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import ModelOptions, build_networks
@@ -69,7 +69,7 @@ def stop_after(workdir: Path, environment, step: int, **fields) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == errors.EXIT_SIGTERM
+    assert process.wait(timeout=120) == 143
 
 
 def rows(workdir: Path) -> list[dict]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from posetraj_jax.errors import UserError
-from posetraj_jax.training.state import TrainState, abstract_like
+from posetraj_jax.training.state import TrainState
 
 PARTS = ("params", "opt_state", "ema")
 
@@ -70,19 +71,18 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             raise self._write_error(error) from error
 
-    def restore(self, state: TrainState, batches: Any) -> TrainState:
-        """Reads the newest checkpoint onto the devices of `state`, whatever mesh wrote it.
+    def restore(self, abstract: TrainState, batches: Any) -> TrainState:
+        """Reads the newest checkpoint straight onto its devices, whatever mesh wrote it.
 
         Args:
-          state: of the same shapes; its numbers are not used.
+          abstract: ShapeDtypeStructs with shardings, from `state.plan`.
           batches: the data iterator; it is moved to where the checkpoint was written.
 
         Raises:
           UserError: the checkpoint cannot be read.
         """
         step = self.latest_step()
-        target = abstract_like(state)
-        parts = {part: ocp.args.StandardRestore(getattr(target, part)) for part in PARTS}
+        parts = {part: ocp.args.StandardRestore(getattr(abstract, part)) for part in PARTS}
         try:
             restored = self._manager.restore(
                 step,
@@ -95,7 +95,7 @@ class Checkpoints:
                 got=f"{type(error).__name__}: {error}".splitlines()[0],
                 fix="remove this checkpoint to resume from the one before, or use another workdir",
             ) from error
-        number = jax.device_put(jax.numpy.asarray(step, state.step.dtype), state.step.sharding)
+        number = jax.device_put(np.asarray(step, abstract.step.dtype), abstract.step.sharding)
         return TrainState(step=number, **{part: restored[part] for part in PARTS})
 
     def _require_space(self, state: TrainState) -> None:

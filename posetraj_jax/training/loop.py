@@ -78,12 +78,15 @@ def train(
                 writer.write_scalars(step, row)
                 means.reset()
                 clock = time.monotonic()
-            if schedule.due("save", step) or caught:
+            if schedule.due("save", step):
                 means.check_finite()
                 actions.save(state)
             if schedule.due("sample", step) and not caught:
                 actions.sample(state, step, bar.set_description)
                 clock = time.monotonic()
+        if caught and step > 0:  # a signal may come at any time, so this cannot be in the loop
+            means.check_finite()
+            actions.save(state)
     return state, caught[0] if caught else None
 
 

@@ -131,10 +131,10 @@ def plot_loss(workdir: Path) -> Path:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Drops lines of steps that a resumed run will take again."""
+    """Drops the lines that a run resumed at `step` will write again; all if it starts anew."""
     if not path.exists():
         return
-    kept = [row for row in read_jsonl(path) if row["step"] <= step]
+    kept = [row for row in read_jsonl(path) if 0 < step >= row["step"]]
     partial = path.with_suffix(".partial")
     partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
     partial.rename(path)

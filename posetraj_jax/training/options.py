@@ -106,7 +106,8 @@ def _data_path(c: ConfigDict) -> str:
 
 def _batching(c: ConfigDict) -> dict[str, int]:
     """Clips that this process reads for one optimizer step."""
-    return {"batch_size": c.batch_size * c.optim.accumulate, "seed": c.seed}
+    clips = c.batch_size * c.optim.accumulate
+    return {"batch_size": clips // jax.process_count(), "seed": c.seed}
 
 
 def _compute_dtype(name: str):

@@ -1,5 +1,6 @@
 """What a run carries from step to step, what stays frozen, and how both begin."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,18 +84,21 @@ def _load(folder: Path, network: Network, mesh: Mesh, precision: Precision) -> A
     return weights.load(folder, target)
 
 
-def create(
+def plan(
     networks: Networks,
     unet_params: Any,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    key: Array,
+    *,
     copy_add_embedding: bool,
-) -> TrainState:
-    """The state before step 0: the ControlNet is a copy of the UNet's encoder, sharded.
+) -> tuple[Callable[[Array], TrainState], TrainState]:
+    """How the state before step 0 is made, and what it looks like.
 
-    Args:
-      key: of the parameters that the UNet does not have.
+    The ControlNet starts as a copy of the UNet's encoder; what the UNet lacks is drawn.
+
+    Returns:
+      `create(key)`, which makes the state sharded, and the same state as ShapeDtypeStructs with
+      their shardings, so that a checkpoint can be read without making a state first.
     """
 
     def init(key, unet_params):
@@ -105,12 +109,12 @@ def create(
         ema = jax.tree.map(jnp.copy, params)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
-    shardings = sharding.parameter_shardings(jax.eval_shape(init, key, unet_params), mesh)
-    return jax.jit(init, out_shardings=shardings)(key, unet_params)
-
-
-def abstract_like(state: TrainState) -> TrainState:
-    """Shapes, types and shardings of a state, without its numbers."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    shapes = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), unet_params)
+    shardings = sharding.parameter_shardings(shapes, mesh)
+    abstract = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes,
+        shardings,
     )
+    compiled = jax.jit(init, out_shardings=shardings)
+    return lambda key: compiled(key, unet_params), abstract

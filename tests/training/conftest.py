@@ -87,7 +87,8 @@ def start(networks: Networks, mesh, optim: OptimizerOptions = OPTIM):
     """
     frozen = states.make_frozen(networks, mesh, Precision(), "", jax.random.key(0))
     optimizer = make_optimizer(optim)
-    state = states.create(networks, frozen.unet, optimizer, mesh, jax.random.key(1), True)
+    create, _ = states.plan(networks, frozen.unet, optimizer, mesh, copy_add_embedding=True)
+    state = create(jax.random.key(1))
     return state._replace(params=redrawn(state.params)), frozen, optimizer
 
 
@@ -102,3 +103,9 @@ def redrawn(params):
         return jax.device_put(noise, leaf.sharding)
 
     return jax.tree_util.tree_map_with_path(redraw, params)
+
+
+def abstract_of(state):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )

@@ -13,7 +13,7 @@ from posetraj_jax import sharding
 from posetraj_jax.errors import UserError
 from posetraj_jax.training import checkpoint
 from posetraj_jax.training.checkpoint import Checkpoints
-from tests.training.conftest import start
+from tests.training.conftest import abstract_of, start
 
 
 def numbers():
@@ -48,7 +48,7 @@ def test_restores_bitwise_on_another_mesh_with_its_data(state, networks, tmp_pat
     other, _, _ = start(networks, sharding.make_mesh(1, 1, jax.devices()[:1]))
     fresh = numbers()
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        restored = checkpoints.restore(other, fresh)
+        restored = checkpoints.restore(abstract_of(other), fresh)
     assert int(restored.step) == 7
     assert_same(restored._replace(step=0), state._replace(step=0))
     assert next(fresh) == expected
@@ -91,7 +91,7 @@ def test_a_disk_that_fails_while_writing_leaves_the_checkpoint_before(state, tmp
         signal.signal(signal.SIGXFSZ, previous)
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest_step() == 1
-        assert_same(checkpoints.restore(state, numbers()).params, state.params)
+        assert_same(checkpoints.restore(abstract_of(state), numbers()).params, state.params)
 
 
 def test_a_damaged_checkpoint_is_named(state, tmp_path):
@@ -102,4 +102,4 @@ def test_a_damaged_checkpoint_is_named(state, tmp_path):
             path.write_bytes(b"damaged")
     unreadable = pytest.raises(UserError, match="cannot read the checkpoint")
     with Checkpoints(tmp_path, keep=2) as checkpoints, unreadable:
-        checkpoints.restore(state, numbers())
+        checkpoints.restore(abstract_of(state), numbers())

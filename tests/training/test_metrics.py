@@ -49,6 +49,12 @@ def test_a_resumed_run_drops_the_lines_it_will_write_again(tmp_path):
     assert [row["step"] for row in metrics.read_jsonl(tmp_path / "metrics.jsonl")] == [5, 10]
 
 
+def test_a_run_that_starts_anew_drops_every_line(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"step": 3}\n')
+    metrics.MetricWriter(tmp_path, 0, tensorboard=False).close()
+    assert metrics.read_jsonl(tmp_path / "metrics.jsonl") == []
+
+
 def test_loss_plot_is_a_picture(tmp_path):
     rows = [{"step": 0, "eval/loss": 2.0, "eval/loss_zero": 1.0}, {"step": 5, "train/loss": 1.0}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
