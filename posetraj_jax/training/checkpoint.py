@@ -103,10 +103,10 @@ class Checkpoints:
         needed = sum(leaf.nbytes for leaf in leaves)
         free = shutil.disk_usage(self._folder).free
         if free < needed:
-            raise self._write_error(OSError(f"{free / 1e9:.2f} GB are free"), needed)
+            raise self._write_error(OSError(f"{free / 1e6:,.0f} MB are free"), needed)
 
     def _write_error(self, error: Exception, needed: int | None = None) -> UserError:
-        wanted = "room for the checkpoint" + (f", {needed / 1e9:.2f} GB" if needed else "")
+        wanted = "room for the checkpoint" + (f", {needed / 1e6:,.0f} MB" if needed else "")
         return UserError(
             f"cannot write a checkpoint to {self._folder}",
             expected=f"a writable disk with {wanted}",
