@@ -5,7 +5,7 @@
         --config.weights=WEIGHTS_FOLDER --config.data.path=CLIPS_FOLDER   # the real thing
 
 Variants, combined by commas: `svd` (the real thing), `tiny` (same blocks, narrow, on the shipped
-clips), `official` (every deviation of this project from the official code switched back).
+clips), `official` (every switch of README "Deviations" back to the official training).
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,8 @@ error. Nothing here has effects: nothing is read, downloaded or allocated.
 """
 
 import difflib
+import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -38,6 +40,48 @@ CHOICES = {
     "diffusion.sigma_density": ("cosine", "lognormal"),
 }
 
+INFINITY, POSITIVE = math.inf, sys.float_info.min
+RANGES = {
+    # field: (lowest value, first value too high)
+    "stage": (1, 2),
+    "seed": (0, 2**32),
+    "steps": (1, INFINITY),
+    "batch_size": (1, INFINITY),
+    "data.num_frames": (2, INFINITY),
+    "data.box_thickness": (1, INFINITY),
+    "data.max_clips": (0, INFINITY),
+    "data.num_workers": (0, INFINITY),
+    "data.read_threads": (0, INFINITY),
+    "conditioning.noise_aug_strength": (0, INFINITY),
+    "conditioning.motion_bucket_id": (0, 256),
+    "conditioning.dropout": (0, 0.334),
+    "diffusion.sigma_min": (POSITIVE, INFINITY),
+    "diffusion.sigma_max": (POSITIVE, INFINITY),
+    "diffusion.p_mean": (-INFINITY, INFINITY),
+    "diffusion.p_std": (POSITIVE, INFINITY),
+    "optim.lr": (0, INFINITY),
+    "optim.warmup_steps": (0, INFINITY),
+    "optim.b1": (0, 1),
+    "optim.b2": (0, 1),
+    "optim.eps": (POSITIVE, INFINITY),
+    "optim.weight_decay": (0, INFINITY),
+    "optim.clip_norm": (0, INFINITY),
+    "optim.accumulate": (1, INFINITY),
+    "optim.ema_decay": (0, 1),
+    "mesh.fsdp": (1, INFINITY),
+    "log.every": (1, INFINITY),
+    "eval.every": (1, INFINITY),
+    "eval.clips": (1, INFINITY),
+    "eval.seed": (0, 2**32),
+    "sample.every": (0, INFINITY),
+    "sample.clips": (0, INFINITY),
+    "sample.steps": (1, INFINITY),
+    "sample.min_guidance_scale": (0, INFINITY),
+    "sample.max_guidance_scale": (0, INFINITY),
+    "save.every": (1, INFINITY),
+    "save.keep": (1, INFINITY),
+}
+
 MAY_DIFFER_ON_RESUME = ("steps", "log.", "save.", "sample.", "mesh.")
 """What a rerun of a command may change; not `eval.`, so that a run's losses stay comparable."""
 
@@ -51,7 +95,7 @@ def default() -> ConfigDict:
     c.stage = 1  # 1: frames with the 3D box drawn in
     c.seed = 0  # root of every random number of the run
     c.steps = 50_000  # optimizer steps of the whole run
-    c.batch_size = 1  # clips per forward pass, over all devices and hosts
+    c.batch_size = 1  # clips per forward pass, over all devices
     c.weights = ""  # folder of converted SVD weights; empty = random initialisation (tiny only)
     c.model = _model()
     c.data = _data()
@@ -171,16 +215,17 @@ def _save() -> ConfigDict:
 
 
 def official(c: ConfigDict) -> ConfigDict:
-    """Flips every switch to what the official code does, defects included, in place.
+    """Flips every switch there is to what the official training does, defects included, in place.
 
-    Source: the official training script of stages 1 and 2. README "Deviations" lists each field.
+    Source: the official training script of stages 1 and 2. README "Deviations" lists each field,
+    and what no switch reproduces.
     """
     skips = len(c.model.residual_multiplicity)
     c.model.residual_multiplicity = OFFICIAL_MULTIPLICITY.get(skips, c.model.residual_multiplicity)
     c.model.temporal_context = "interleaved"
     c.model.copy_add_embedding = False
     c.data.track_colours = "alternating"
-    c.data.drop_hidden_tracks = False  # leave out segments of points that are hidden or outside
+    c.data.drop_hidden_tracks = False
     c.data.resize = "bilinear"
     c.conditioning.noise_aug = "shared_latent"
     c.conditioning.motion_bucket_id = 128.0
@@ -239,20 +284,13 @@ def validate(c: ConfigDict) -> None:
         if flat[field] not in choices
     ]
     problems += _size_problems(c)
-    at_least_one = ("steps", "batch_size", "data.num_frames", "optim.accumulate", "mesh.fsdp")
-    at_least_one += ("log.every", "eval.every", "eval.clips", "sample.steps", "save.every")
-    at_least_one += ("save.keep", "data.box_thickness", "data.read_threads")
-    problems += [f"{name} = {flat[name]}: at least 1" for name in at_least_one if flat[name] < 1]
-    not_negative = ("optim.lr", "optim.clip_norm", "optim.weight_decay", "optim.warmup_steps")
-    not_negative += ("conditioning.noise_aug_strength", "data.max_clips", "data.num_workers")
-    not_negative += ("sample.every", "sample.clips", "seed")
-    problems += [f"{name} = {flat[name]}: not negative" for name in not_negative if flat[name] < 0]
-    if not 0 <= c.optim.ema_decay < 1:
-        problems.append(f"optim.ema_decay = {c.optim.ema_decay}: in [0, 1)")
-    if not 0 <= c.conditioning.dropout <= 1 / 3:
-        problems.append(f"conditioning.dropout = {c.conditioning.dropout}: in [0, 1/3]")
-    if not 0 < c.diffusion.sigma_min < c.diffusion.sigma_max:
-        problems.append("diffusion.sigma_min: positive and below diffusion.sigma_max")
+    problems += [
+        f"{field} = {flat[field]}: {_range_in_words(low, high)}"
+        for field, (low, high) in RANGES.items()
+        if not low <= flat[field] < high
+    ]
+    if not c.diffusion.sigma_min < c.diffusion.sigma_max:
+        problems.append("diffusion.sigma_min: below diffusion.sigma_max")
     if c.mesh.data < 1 and c.mesh.data != -1:
         problems.append(f"mesh.data = {c.mesh.data}: at least 1, or -1 for all devices")
     if problems:
@@ -262,6 +300,11 @@ def validate(c: ConfigDict) -> None:
             got=listed(problems),
             fix="change these fields in the config file or with --config.<field>=<value>",
         )
+
+
+def _range_in_words(low: int | float, high: int | float) -> str:
+    at_least = "positive" if low == POSITIVE else f"at least {low}"
+    return at_least + (" and finite" if high == INFINITY else f" and below {high}")
 
 
 def _size_problems(c: ConfigDict) -> list[str]:

@@ -14,12 +14,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from posetraj_jax.config import flatten, suggestion, validate
-from posetraj_jax.errors import UserError
+from posetraj_jax.config import default, flatten, suggestion, validate
+from posetraj_jax.errors import UserError, listed
 
 PACKAGE = Path(__file__).resolve().parent
-CONFIG_FOLDERS = (PACKAGE.parent / "configs", PACKAGE / "configs")
-"""The checkout's configs, and their copy inside an installed package."""
+FOLDER = next(f for f in (PACKAGE / "configs", PACKAGE.parent / "configs") if f.is_dir())
+"""The configs inside an installed package, or those of the checkout."""
 
 
 def load(spec: str, overrides: Mapping[str, str] | None = None) -> ConfigDict:
@@ -48,32 +48,46 @@ def name_of(spec: str) -> str:
 
 
 def _find_file(path: str) -> Path:
-    name = path if path.endswith(".py") else f"{path}.py"
-    candidates = [Path(name), *(folder / Path(name).name for folder in CONFIG_FOLDERS)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    known = sorted({p.stem for folder in CONFIG_FOLDERS for p in folder.glob("[!_]*.py")})
+    """A file at that path; else, for a bare name or configs/NAME, the package's own."""
+    file = Path(path if path.endswith(".py") else f"{path}.py").expanduser()
+    if file.is_file():
+        return file
+    if file.parent in (Path(), Path("configs")) and (FOLDER / file.name).is_file():
+        return FOLDER / file.name
+    known = sorted(p.stem for p in FOLDER.glob("[!_]*.py"))
     raise UserError(
         f"there is no config file {path!r}",
         expected="a path, or one of " + ", ".join(f"configs/{name}.py" for name in known),
         got=path,
-        fix=suggestion(Path(name).stem, known, "configs/{}.py"),
+        fix=suggestion(file.stem, known, "configs/{}.py"),
     )
 
 
 def _get_config(path: Path, variants: str) -> ConfigDict:
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(
-            f"{path} is not a config file",
-            expected="a function get_config(variant)",
-            got="no such function",
-            fix="see configs/stage1.py for the form",
-        )
-    return module.get_config(variants) if variants else module.get_config()
+    try:
+        module_spec.loader.exec_module(module)
+        c = module.get_config(variants) if variants else module.get_config()
+        if not isinstance(c, ConfigDict):
+            raise TypeError(f"get_config returned a {type(c).__name__}")
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's own file may raise
+        raise _broken_file(path, f"{type(error).__name__}: {error}") from error
+    unlike = sorted(set(flatten(c)) ^ set(flatten(default())))
+    if unlike:
+        raise _broken_file(path, "missing or unknown fields:" + listed(unlike))
+    return c
+
+
+def _broken_file(path: Path, got: str) -> UserError:
+    return UserError(
+        f"the config file {path} cannot be used",
+        expected="get_config(variant), which returns posetraj_jax.config.default(), changed",
+        got=got,
+        fix="see configs/stage1.py for the form",
+    )
 
 
 def _override(c: ConfigDict, field: str, text: str) -> None:
@@ -107,5 +121,5 @@ def _parse(field: str, text: str, current: Any) -> Any:
             f"config field {field!r} cannot take this value",
             expected=f"{kind.__name__}, such as {current!r}",
             got=text,
-            fix=f"write --config.{field}={current}",
+            fix=f"give a value of that type, as in --config.{field}={current}",
         ) from None

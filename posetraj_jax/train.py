@@ -1,6 +1,6 @@
 """Trains a stage: `python -m posetraj_jax.train --config configs/stage1.py:tiny`.
 
-Order of life: config → data → workdir → mesh → networks → frozen weights → state → restore → loop.
+Order of life: config → mesh → data → networks → frozen weights → workdir → state or restore → loop.
 Everything that can be wrong with what the user gave is found before anything slow begins.
 """
 
@@ -14,7 +14,7 @@ from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from posetraj_jax import config, config_file, errors, sharding
+from posetraj_jax import config, config_file, errors, sharding, weights
 from posetraj_jax.data import pipeline
 from posetraj_jax.models.networks import build_networks
 from posetraj_jax.training import fixed_clips, metrics, options
@@ -55,33 +55,33 @@ def run(c: ConfigDict, workdir: Path) -> int:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's worker processes insist on parsed absl flags.
     o = options.from_config(c)
+    flat = config.flatten(c)
+    workdirs.check(workdir, flat)
     mesh = sharding.make_mesh(c.mesh.data, c.mesh.fsdp)
     sharding.check_batch(c.batch_size, mesh)
-    batches = pipeline.train_batches(
-        o.data, process_index=jax.process_index(), process_count=jax.process_count()
-    )
+    batches = pipeline.train_batches(o.data)
     watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
-    workdirs.claim(workdir, config.flatten(c))
 
     networks = build_networks(o.model)
-    frozen_key, init_key, train_key = jax.random.split(jax.random.key(c.seed), 3)
-    frozen = states.make_frozen(networks, mesh, o.precision, c.weights, frozen_key)
     optimizer = make_optimizer(o.step.optim)
-    create, abstract = states.plan(
-        networks, frozen.unet, optimizer, mesh, copy_add_embedding=c.model.copy_add_embedding
-    )
+    create, abstract = states.plan(networks, optimizer, mesh, c.model.copy_add_embedding)
     print(parameter_overview.get_parameter_overview(abstract.params, include_stats=False))
-
     step = jax.jit(
         partial(train_step, networks=networks, optimizer=optimizer, options=o.step),
         donate_argnums=0,
     )
     watch = fixed_clips.FixedClips(networks, mesh, watched, o.watch)
-    with Checkpoints(workdir / workdirs.CHECKPOINTS, c.save.keep) as checkpoints:
+    frozen_key, init_key, train_key = jax.random.split(jax.random.key(c.seed), 3)
+    frozen = states.make_frozen(networks, mesh, c.weights, frozen_key)
+
+    workdirs.claim(workdir, flat)
+    checkpoints = Checkpoints(workdir / workdirs.CHECKPOINTS, c.save.keep)
+    with workdirs.writing(workdir), checkpoints:
         if checkpoints.latest_step() is None:
-            state = create(init_key)
+            state = create(init_key, frozen.unet)
         else:
             state = checkpoints.restore(abstract, batches)
+        frozen = weights.cast(frozen, o.precision.frozen)
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
         def sample(state, step, progress):
@@ -92,12 +92,11 @@ def run(c: ConfigDict, workdir: Path) -> int:
             step=lambda state, batch: step(state, frozen, put(batch, mesh), train_key),
             evaluate=lambda state: watch.evaluate(state.ema, frozen),
             sample=sample,
-            save=lambda state: checkpoints.save(state, batches, config.flatten(c)),
+            save=lambda state: checkpoints.save(state, batches, flat),
         )
-        writer = MetricWriter(workdir, int(state.step), tensorboard=c.log.tensorboard)
         clips = c.batch_size * c.optim.accumulate
-        state, stopped = train(state, batches, clips, o.schedule, actions, writer)
-        writer.close()
+        with MetricWriter(workdir, int(state.step), tensorboard=c.log.tensorboard) as writer:
+            state, stopped = train(state, batches, clips, o.schedule, actions, writer)
     return _report(workdir, int(state.step), stopped)
 
 

@@ -93,6 +93,10 @@ def test_overrides_take_the_fields_type(text, field, value):
         ("stage1", {"steps": "0"}, ["steps = 0"]),
         ("stage1", {"optim.ema_decay": "1.0"}, ["optim.ema_decay"]),
         ("stage1", {"model.residual_multiplicity": "1,2"}, ["has 2 numbers", "12"]),
+        ("stage1", {"optim.lr": "1e999"}, ["optim.lr = inf", "finite"]),
+        ("stage1", {"optim.b1": "2.0"}, ["optim.b1 = 2.0", "below 1"]),
+        ("stage1", {"seed": "99999999999"}, ["seed", "below 4294967296"]),
+        ("stage1", {"stage": "7"}, ["stage = 7"]),
         ("stage1", {"model": "x"}, ["no config field 'model'"]),
     ],
 )
@@ -109,10 +113,35 @@ def test_all_problems_are_collected():
     assert str(caught.value).count("\n    - ") == 3
 
 
-def test_a_file_without_get_config_is_refused(tmp_path):
-    (tmp_path / "empty.py").write_text("x = 1\n")
-    with pytest.raises(UserError, match="is not a config file"):
-        config_file.load(str(tmp_path / "empty.py"))
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1", "get_config"),
+        ("def get_config(:", "SyntaxError"),
+        ("def get_config(): return {}", "TypeError"),
+        (
+            "from posetraj_jax import config\n"
+            "def get_config():\n    c = config.default()\n    c.optim.lrr = 1\n    return c",
+            "lrr",
+        ),
+        (
+            "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'a': 1})",
+            "missing or unknown fields",
+        ),
+    ],
+)
+def test_a_broken_config_file_is_named(tmp_path, text, words):
+    (tmp_path / "mine.py").write_text(text + "\n")
+    with pytest.raises(UserError, match="cannot be used") as caught:
+        config_file.load(str(tmp_path / "mine.py"))
+    assert words in str(caught.value)
+    assert "mine.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["/nonexistent/stage1.py", "my_project/stage1.py"])
+def test_another_folders_path_never_means_the_shipped_config(path):
+    with pytest.raises(UserError, match="no config file"):
+        config_file.load(path)
 
 
 def test_configs_are_found_from_any_directory(tmp_path, monkeypatch):
@@ -134,7 +163,7 @@ def test_only_schedules_and_meshes_may_change_on_resume():
 def test_every_field_has_a_comment():
     """The unit or the meaning of each field stands beside it."""
     source = inspect.getsource(config)
-    body = source[source.index("def default") : source.index("def official")]
+    body = source[source.index("def default") : source.index("def official(")]
     fields = [line for line in body.splitlines() if line.strip().startswith("c.") and "=" in line]
     sections = [line for line in fields if line.rstrip().endswith("()")]
     bare = [line for line in fields if "#" not in line and line not in sections]

@@ -1,7 +1,9 @@
 """Training as a user runs it: end to end, stopped, resumed bitwise, and refused when wrong."""
 
+import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -190,6 +192,27 @@ def test_weights_of_another_variant_are_named(tmp_path):
     assert "missing: conv_out.bias" in str(caught.value)
     assert "wrong shape: conv_in.kernel" in str(caught.value)
     assert "model.variant" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["not json", '{"config": 3}', "\xff"])
+def test_a_damaged_record_of_the_run_is_named(tmp_path, text):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=r"cannot read .*config\.json"):
+        run(tmp_path)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+def test_every_command_that_is_named_exists():
+    """README, changelog and messages name modules to run; a newcomer will type them."""
+    texts = [(ROOT / name).read_text() for name in ("README.md", "CHANGELOG.md")]
+    texts += [path.read_text() for path in (ROOT / "posetraj_jax").rglob("*.py")]
+    named = {
+        name for text in texts for name in re.findall(r"python -m ([a-z_0-9.]+[a-z_0-9])", text)
+    }
+    assert {"convert_weights.svd_to_flax", "data_prep.render_posetraj10k"} <= named
+    assert not [name for name in named if importlib.util.find_spec(name) is None]
 
 
 def test_command_line_forms():

@@ -28,9 +28,11 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if error is None:
-            self.wait()
-        self._manager.close()
+        try:
+            if error is None:
+                self.wait()
+        finally:
+            self._manager.close()
 
     def latest_step(self) -> int | None:
         """The optimizer step of the newest complete checkpoint, or None."""

@@ -73,9 +73,13 @@ class FixedClips:
         return {name: total / count for name, total in totals.items()}
 
     def sample(
-        self, params: Any, frozen: Frozen, folder: Path, progress: Callable[[str], None]
+        self, params: Any, frozen: Frozen, folder: Path, progress: Callable[[str], bool]
     ) -> list[Path]:
-        """Samples each clip from its first frame and track, and writes one GIF per clip."""
+        """Samples each clip from its first frame and track, and writes one GIF per clip.
+
+        Args:
+          progress: shown a line per denoising step; once it returns False nothing more is made.
+        """
         paths = []
         examples = self._examples[: self._options.sample_clips]
         for index, example in enumerate(examples):
@@ -84,7 +88,8 @@ class FixedClips:
                 self._program, params, frozen, example.batch, key, self._options.sampling
             )
             for step, latents in enumerate(steps, start=1):  # noqa: B007 - the last one is decoded
-                progress(f"sampling clip {index + 1} of {len(examples)}, step {step}")
+                if not progress(f"sampling clip {index + 1} of {len(examples)}, step {step}"):
+                    return paths
             frames = np.asarray(self._program.decode(frozen.vae, latents))[0]
             paths.append(folder / f"{example.clip_id}.gif")
             write_comparison(paths[-1], example, frames)

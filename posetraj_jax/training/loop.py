@@ -1,7 +1,6 @@
 """The training loop: steps, logs, evaluations, samples and checkpoints, and nothing else."""
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from posetraj_jax.structs import Batch
-from posetraj_jax.training.metrics import MetricWriter, RunningMean
+from posetraj_jax.training.metrics import MetricWriter, RunningMean, Throughput
 from posetraj_jax.training.state import Metrics, TrainState
 
 
@@ -35,7 +34,8 @@ class Actions:
 
     step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     evaluate: Callable[[TrainState], dict[str, float]]
-    sample: Callable[[TrainState, int, Callable[[str], None]], None]
+    sample: Callable[[TrainState, int, Callable[[str], bool]], object]
+    """Gets a function that shows progress and says whether to go on."""
     save: Callable[[TrainState], None]
 
 
@@ -55,9 +55,22 @@ def train(
     Raises:
       UserError: a non-finite loss, a bad record, or a full disk; the last checkpoint is whole.
     """
-    step = int(state.step)
-    means, clock = RunningMean(), time.monotonic()
+    step = first = int(state.step)
+    means, speed = RunningMean(), Throughput(clips_per_step)
     with _signals() as caught, _progress_bar(step, schedule.steps) as bar:
+
+        def write(evaluating: bool) -> None:
+            row = {**means.compute(), "clips_per_second": speed.rate()}
+            bar.set_description(f"loss {row['train/loss']:.4f}")
+            bar.set_postfix_str(f"{row['clips_per_second']:.2f} clips/s")
+            writer.write_scalars(step, row | (actions.evaluate(state) if evaluating else {}))
+            means.reset()
+            speed.reset()
+
+        def go_on(text: str) -> bool:
+            bar.set_description(text)
+            return not caught
+
         if step == 0:
             bar.set_description("evaluating step 0")
             writer.write_scalars(0, actions.evaluate(state))
@@ -66,26 +79,22 @@ def train(
             state, scalars = actions.step(state, next(batches))
             step += 1
             means.add(step, scalars)
+            speed.add()
             bar.update()
-            evaluating = schedule.due("evaluate", step)
-            if schedule.due("log", step) or evaluating:
-                row = means.compute()
-                row["clips_per_second"] = clips_per_step * means.count / (time.monotonic() - clock)
-                bar.set_description(f"loss {row['train/loss']:.4f}")
-                bar.set_postfix_str(f"{row['clips_per_second']:.2f} clips/s")
-                if evaluating:
-                    row |= actions.evaluate(state)
-                writer.write_scalars(step, row)
-                means.reset()
-                clock = time.monotonic()
-            if schedule.due("save", step):
-                means.check_finite()
-                actions.save(state)
-            if schedule.due("sample", step) and not caught:
-                actions.sample(state, step, bar.set_description)
-                clock = time.monotonic()
-        if caught and step > 0:  # a signal may come at any time, so this cannot be in the loop
-            means.check_finite()
+            if schedule.due("log", step) or schedule.due("evaluate", step):
+                write(schedule.due("evaluate", step))
+            elif step == first + 1:
+                means.check_finite()  # waits, so that compiling does not count as training
+                speed.reset()
+            with speed.paused():
+                if schedule.due("save", step):
+                    means.check_finite()
+                    actions.save(state)
+                if schedule.due("sample", step) and not caught:
+                    actions.sample(state, step, go_on)
+        if caught and step > first:  # a signal may come at any time, so this is not in the loop
+            if means.count:
+                write(evaluating=False)
             actions.save(state)
     return state, caught[0] if caught else None
 
@@ -96,12 +105,22 @@ def _progress_bar(step: int, steps: int) -> tqdm:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying; the loop looks at the list between steps."""
+    """Collects SIGTERM and SIGINT instead of dying; the loop looks at the list between steps.
+
+    The second signal finds the handlers of before, so an impatient Ctrl-C works at once.
+    """
     caught: list[int] = []
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {kind: signal.signal(kind, lambda number, _: caught.append(number)) for kind in kinds}
+
+    def restore() -> None:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+    def catch(number: int, _: object) -> None:
+        caught.append(number)
+        restore()
+
+    before = {kind: signal.signal(kind, catch) for kind in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield caught
     finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+        restore()

@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +30,25 @@ class RunningMean:
 
     def reset(self) -> None:
         """Forgets everything."""
-        self._total, self._losses = None, []
+        self._total, self._watched = None, []
 
     def add(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Adds the scalars of optimizer step `step`, still on the device."""
         single = self._collection.single_from_model_output(**scalars)
         self._total = single if self._total is None else self._total.merge(single)
-        self._losses.append((step, scalars["loss"]))
+        self._watched.append((step, scalars["loss"], scalars["grad_norm"]))
 
     def check_finite(self) -> None:
-        """Waits for the steps so far; raises UserError naming the first with a non-finite loss."""
-        for step, loss in jax.device_get(self._losses):
-            if not math.isfinite(loss):
+        """Waits for the steps so far; raises UserError naming the first that is not finite.
+
+        The gradient counts too: a finite loss with a NaN gradient has spoilt the parameters.
+        """
+        for step, loss, grad_norm in jax.device_get(self._watched):
+            if not math.isfinite(loss) or not math.isfinite(grad_norm):
                 raise UserError(
-                    f"the training loss is not finite at step {step}",
-                    expected="a finite number",
-                    got=f"loss = {loss}",
+                    f"training is not finite at step {step}",
+                    expected="a finite loss and a finite gradient",
+                    got=f"loss {loss}, gradient norm {grad_norm}",
                     fix="lower optim.lr, raise optim.warmup_steps, or set optim.clip_norm; "
                     "the last checkpoint was written before this step",
                 )
@@ -51,12 +56,40 @@ class RunningMean:
     @property
     def count(self) -> int:
         """How many steps have been added since the last reset."""
-        return len(self._losses)
+        return len(self._watched)
 
     def compute(self) -> dict[str, float]:
         """The means on the host, named train/…"""
         self.check_finite()
         return {f"train/{name}": float(value) for name, value in self._total.compute().items()}
+
+
+class Throughput:
+    """Clips per second of training alone: what else happens in between is not counted."""
+
+    def __init__(self, clips_per_step: int):
+        self._clips_per_step = clips_per_step
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts to count anew."""
+        self._steps, self._away, self._start = 0, 0.0, time.monotonic()
+
+    def add(self) -> None:
+        """Counts one step."""
+        self._steps += 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time spent in here does not count."""
+        left = time.monotonic()
+        yield
+        self._away += time.monotonic() - left
+
+    def rate(self) -> float:
+        """Clips per second since the last reset."""
+        busy = time.monotonic() - self._start - self._away
+        return self._steps * self._clips_per_step / max(busy, 1e-9)
 
 
 class MetricWriter:
@@ -86,6 +119,12 @@ class MetricWriter:
         """Shows a picture in TensorBoard."""
         if self._board:
             self._board.add_image(name, image, step, dataformats="HWC")
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Flushes and closes both files."""

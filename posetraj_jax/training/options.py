@@ -44,6 +44,7 @@ def from_config(c: ConfigDict) -> TrainingOptions:
       UserError: the config names no weights or no data, with the commands that make them.
     """
     _require_inputs(c)
+    _require_one_process()
     compute = _compute_dtype(c.model.dtype)
     conditioning = ConditioningOptions(**c.conditioning)
     noise = NoiseOptions(**c.diffusion)
@@ -75,7 +76,7 @@ def _require_inputs(c: ConfigDict) -> None:
     missing = []
     if not c.weights and c.model.variant != "tiny":
         missing.append(f"weights: convert the published ones with: {HOW_TO_CONVERT}")
-    if c.weights and not Path(c.weights).is_dir():
+    if c.weights and not Path(c.weights).expanduser().is_dir():
         missing.append(f"weights = {c.weights}: no such folder; make it with: {HOW_TO_CONVERT}")
     if not c.data.path:
         missing.append(f"data.path: render clips with: {HOW_TO_RENDER}")
@@ -86,6 +87,16 @@ def _require_inputs(c: ConfigDict) -> None:
             got=listed(missing),
             fix="run these commands, then pass --config.weights=WEIGHTS_FOLDER "
             "--config.data.path=CLIPS_FOLDER; or try configs/stage1.py:tiny, which needs neither",
+        )
+
+
+def _require_one_process() -> None:
+    if jax.process_count() > 1:
+        raise UserError(
+            "training runs on one host",
+            expected="1 JAX process, with all its devices",
+            got=f"{jax.process_count()} processes",
+            fix="start it on a single host; mesh.data and mesh.fsdp use all of its devices",
         )
 
 
@@ -101,13 +112,14 @@ def _sampling(c: ConfigDict, conditioning: ConditioningOptions) -> SamplingOptio
 
 
 def _data_path(c: ConfigDict) -> str:
-    return str(SHIPPED_CLIPS) if c.data.path == config.SHIPPED_CLIPS else c.data.path
+    if c.data.path == config.SHIPPED_CLIPS:
+        return str(SHIPPED_CLIPS)
+    return str(Path(c.data.path).expanduser())
 
 
 def _batching(c: ConfigDict) -> dict[str, int]:
-    """Clips that this process reads for one optimizer step."""
-    clips = c.batch_size * c.optim.accumulate
-    return {"batch_size": clips // jax.process_count(), "seed": c.seed}
+    """Clips that are read for one optimizer step."""
+    return {"batch_size": c.batch_size * c.optim.accumulate, "seed": c.seed}
 
 
 def _compute_dtype(name: str):

@@ -15,8 +15,6 @@ from posetraj_jax import sharding, weights
 from posetraj_jax.conditioning import Encoders
 from posetraj_jax.models.controlnet import init_from_unet
 from posetraj_jax.models.networks import Networks
-from posetraj_jax.nn.build import Network
-from posetraj_jax.structs import Precision
 
 Metrics = dict[str, Any]
 """Scalars of a step by name."""
@@ -49,10 +47,8 @@ def bind_encoders(networks: Networks, frozen: Frozen) -> Encoders:
     )
 
 
-def make_frozen(
-    networks: Networks, mesh: Mesh, precision: Precision, folder: str, key: Array
-) -> Frozen:
-    """The frozen networks' parameters in the compute type, sharded.
+def make_frozen(networks: Networks, mesh: Mesh, folder: str, key: Array) -> Frozen:
+    """The frozen networks' parameters, sharded, in float32: the ControlNet is copied from them.
 
     Args:
       folder: of converted weights; empty draws them at random, which only the tiny variant may.
@@ -60,61 +56,47 @@ def make_frozen(
     """
     nets = Frozen(networks.unet, networks.vae, networks.image_encoder)
     if folder:
-        return Frozen(
-            *(
-                _load(Path(folder) / name, network, mesh, precision)
-                for name, network in zip(Frozen._fields, nets, strict=True)
-            )
-        )
-
+        targets = (_sharded(network.abstract(), mesh) for network in nets)
+        folders = (Path(folder).expanduser() / name for name in Frozen._fields)
+        return Frozen(*map(weights.load, folders, targets))
     keys = jax.random.split(key, len(nets))
     # Not under jit: compiling a thousand small draws takes far longer than making them.
-    drawn = (network.init(k) for network, k in zip(nets, keys, strict=True))
-    frozen = Frozen(*(weights.cast(params, precision.frozen) for params in drawn))
+    frozen = Frozen(*(network.init(k) for network, k in zip(nets, keys, strict=True)))
     return jax.device_put(frozen, sharding.parameter_shardings(frozen, mesh))
-
-
-def _load(folder: Path, network: Network, mesh: Mesh, precision: Precision) -> Any:
-    abstract = network.abstract()
-    target = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, precision.frozen, sharding=where),
-        abstract,
-        sharding.parameter_shardings(abstract, mesh),
-    )
-    return weights.load(folder, target)
 
 
 def plan(
     networks: Networks,
-    unet_params: Any,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    *,
     copy_add_embedding: bool,
-) -> tuple[Callable[[Array], TrainState], TrainState]:
+) -> tuple[Callable[[Array, Any], TrainState], TrainState]:
     """How the state before step 0 is made, and what it looks like.
 
     The ControlNet starts as a copy of the UNet's encoder; what the UNet lacks is drawn.
 
     Returns:
-      `create(key)`, which makes the state sharded, and the same state as ShapeDtypeStructs with
-      their shardings, so that a checkpoint can be read without making a state first.
+      `create(key, unet_params)`, which makes the state sharded, and the same state as
+      ShapeDtypeStructs with their shardings, so that a checkpoint is read without making one first.
     """
 
-    def init(key, unet_params):
-        unet_params = weights.cast(unet_params, jnp.float32)
+    def create(key, unet_params):
         params = init_from_unet(
             networks.controlnet.init(key), unet_params, copy_add_embedding=copy_add_embedding
         )
         ema = jax.tree.map(jnp.copy, params)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
-    shapes = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), unet_params)
-    shardings = sharding.parameter_shardings(shapes, mesh)
-    abstract = jax.tree.map(
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    abstract = _sharded(jax.eval_shape(create, key, networks.unet.abstract()), mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return jax.jit(create, out_shardings=shardings), abstract
+
+
+def _sharded(abstract: Any, mesh: Mesh) -> Any:
+    """The same ShapeDtypeStructs with the shardings of the path table."""
+    return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        shapes,
-        shardings,
+        abstract,
+        sharding.parameter_shardings(abstract, mesh),
     )
-    compiled = jax.jit(init, out_shardings=shardings)
-    return lambda key: compiled(key, unet_params), abstract

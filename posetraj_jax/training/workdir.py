@@ -2,6 +2,9 @@
 
 import json
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,36 +17,63 @@ CHECKPOINTS = "checkpoints"
 RECORDED_PACKAGES = ("posetraj_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
+def check(workdir: Path, flat_config: dict[str, Any]) -> None:
+    """Finds out, changing nothing, whether `claim` will succeed.
+
+    Raises:
+      UserError: not writable, or another config's run.
+    """
+    try:
+        if (workdir / CONFIG_FILE).exists():
+            _refuse_changes(workdir / CONFIG_FILE, flat_config)
+        nearest = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
+        with tempfile.TemporaryDirectory(dir=nearest):
+            pass
+    except OSError as error:
+        raise _not_writable(workdir, error) from error
+
+
 def claim(workdir: Path, flat_config: dict[str, Any]) -> None:
     """Makes the folder for a run, or checks that the run in it is this one.
 
     Writes the resolved config, library versions and the git revision to config.json.
 
     Raises:
-      UserError: not writable, or another config's run; then nothing has been changed.
+      UserError: as `check`; then nothing has been changed.
     """
-    record = workdir / CONFIG_FILE
-    if record.exists():
-        _refuse_changes(record, flat_config)
+    check(workdir, flat_config)
     text = json.dumps({"config": flat_config, "made_with": _provenance()}, indent=2) + "\n"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        partial = record.with_suffix(".partial")
+        partial = workdir / f".{CONFIG_FILE}.partial"
         partial.write_text(text)
-        partial.rename(record)
+        partial.rename(workdir / CONFIG_FILE)
     except OSError as error:
-        raise UserError(
-            f"cannot write to the workdir {workdir}",
-            expected="a folder that can be made or written to",
-            got=f"{type(error).__name__}: {error}",
-            fix="give another folder with --workdir",
-        ) from error
+        raise _not_writable(workdir, error) from error
+
+
+@contextmanager
+def writing(workdir: Path) -> Iterator[None]:
+    """Turns whatever the disk refuses in here (metrics, pictures) into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise _not_writable(workdir, error) from error
+
+
+def _not_writable(workdir: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write to the workdir {workdir}",
+        expected="a folder that can be made or written to",
+        got=f"{type(error).__name__}: {error}",
+        fix="free some space or mend the permissions, or give another folder with --workdir",
+    )
 
 
 def _refuse_changes(record: Path, flat_config: dict[str, Any]) -> None:
     try:
-        saved = json.loads(record.read_text())["config"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        saved = dict(json.loads(record.read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"cannot read {record}",
             expected="the config.json that a run writes",
@@ -69,11 +99,13 @@ def _provenance() -> dict[str, str]:
             made_with[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             made_with[package] = "not installed"
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    made_with["git"] = git.stdout.strip() or "not a checkout"
-    return made_with
+    return {**made_with, "git": _git_revision()}
+
+
+def _git_revision() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        git = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return "unknown"
+    return git.stdout.strip() or "not a checkout"

@@ -16,7 +16,7 @@ from posetraj_jax.models.networks import Networks
 from posetraj_jax.models.unet import UNet, UNetConfig
 from posetraj_jax.models.vae import VAE, VAEConfig
 from posetraj_jax.nn.build import build
-from posetraj_jax.structs import Batch, Precision
+from posetraj_jax.structs import Batch
 from posetraj_jax.training import state as states
 from posetraj_jax.training.optimizer import OptimizerOptions, make_optimizer
 from posetraj_jax.training.step import StepOptions
@@ -85,10 +85,10 @@ def start(networks: Networks, mesh, optim: OptimizerOptions = OPTIM):
 
     Zero convolutions would hide almost every gradient.
     """
-    frozen = states.make_frozen(networks, mesh, Precision(), "", jax.random.key(0))
+    frozen = states.make_frozen(networks, mesh, "", jax.random.key(0))
     optimizer = make_optimizer(optim)
-    create, _ = states.plan(networks, frozen.unet, optimizer, mesh, copy_add_embedding=True)
-    state = create(jax.random.key(1))
+    create, _ = states.plan(networks, optimizer, mesh, copy_add_embedding=True)
+    state = create(jax.random.key(1), frozen.unet)
     return state._replace(params=redrawn(state.params)), frozen, optimizer
 
 

@@ -44,7 +44,7 @@ def test_stage_1_traces_at_full_size():
     )
     optim, conditioning = OptimizerOptions(**c.optim), ConditioningOptions(**c.conditioning)
     optimizer, mesh = make_optimizer(optim), sharding.make_mesh(2, 4)
-    _, state = states.plan(networks, frozen.unet, optimizer, mesh, copy_add_embedding=True)
+    _, state = states.plan(networks, optimizer, mesh, copy_add_embedding=True)
     options = StepOptions(conditioning, NoiseOptions(**c.diffusion), optim)
     step = partial(train_step, networks=networks, optimizer=optimizer, options=options)
 

@@ -26,7 +26,11 @@ class Toy:
     def happen(self, what, step):
         self.events.append((what, step))
         if (what, step) in self.trouble:
-            self.trouble[what, step]()
+            self.trouble.pop((what, step))()
+
+    def sample(self, step, progress):
+        self.happen("sample", step)
+        self.events.append(("goes on", progress("sampling")))
 
     def actions(self):
         def step(state, batch):
@@ -43,7 +47,7 @@ class Toy:
         return Actions(
             step=step,
             evaluate=evaluate,
-            sample=lambda state, step, progress: self.happen("sample", step),
+            sample=lambda state, step, progress: self.sample(step, progress),
             save=lambda state: self.happen("save", int(state.step)),
         )
 
@@ -97,6 +101,8 @@ def test_a_signal_at_any_time_saves_the_last_step_and_stops(tmp_path, number, wh
     assert stopped == number
     assert step == when[1]
     assert at(toy, "save")[-1] == step
+    assert read_jsonl(tmp_path / "metrics.jsonl")[-1]["step"] == step
+    assert at(toy, "goes on") == ([False] if when[0] == "sample" else [True] * (step == 5))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 

@@ -33,6 +33,25 @@ def test_a_non_finite_loss_names_its_step():
         means.compute()
 
 
+def test_a_non_finite_gradient_counts_even_if_the_loss_is_finite():
+    means = metrics.RunningMean()
+    means.add(7, {**scalars(1.0), "grad_norm": jnp.float32("inf")})
+    with pytest.raises(UserError, match="not finite at step 7"):
+        means.check_finite()
+
+
+def test_throughput_counts_training_time_only(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    speed = metrics.Throughput(clips_per_step=4)
+    for _ in range(3):
+        speed.add()
+        now[0] += 2.0
+    with speed.paused():
+        now[0] += 1000.0
+    assert speed.rate() == pytest.approx(3 * 4 / 6.0)
+
+
 def test_lines_are_objects_in_order(tmp_path):
     writer = metrics.MetricWriter(tmp_path, 0, tensorboard=True)
     writer.write_scalars(0, {"eval/loss": 2.0})

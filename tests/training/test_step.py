@@ -170,8 +170,8 @@ def test_a_fresh_controlnet_changes_nothing(networks):
     """Zero convolutions: the denoiser with an untrained ControlNet is exactly the UNet's."""
     _, frozen, _ = start(networks, one_device())
     optimizer = make_optimizer(OPTIONS.optim)
-    create, _ = states.plan(networks, frozen.unet, optimizer, one_device(), copy_add_embedding=True)
-    fresh = create(KEY)
+    create, _ = states.plan(networks, optimizer, one_device(), copy_add_embedding=True)
+    fresh = create(KEY, frozen.unet)
     sample = jax.random.normal(KEY, (1, FRAMES, 8, 8, 8))
     inputs = (sample, jnp.zeros(1), jnp.ones((1, 64)), jnp.ones((1, 3)))
 
