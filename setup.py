@@ -15,7 +15,6 @@ PACKAGES = [
     "posetraj_jax",
     "posetraj_jax.data",
     "posetraj_jax.diffusion",
-    "posetraj_jax.evaluation",
     "posetraj_jax.models",
     "posetraj_jax.nn",
     "posetraj_jax.training",

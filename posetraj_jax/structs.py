@@ -1,4 +1,4 @@
-"""The axis letters and the tuples that travel between the parts. Imports numpy types only.
+"""The axis letters and the tuples that travel between the parts. Imports no array library.
 
 Axis letters, used in every shape of the package:
 
@@ -17,7 +17,6 @@ a row-major world-to-camera rotation (9 numbers) followed by a translation (3 nu
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 Array = Any
@@ -54,17 +53,6 @@ class Conditioning(NamedTuple):
     maps_pixels: Float[Array, "b f h w 3"]
     """Trajectory maps in [-1, 1], at pixel resolution: black is -1."""
     time_ids: Float[Array, "b 3"]
-    """SVD's added time ids: [fps - 1, motion bucket, noise augmentation strength]."""
+    """Added time ids: [fps - 1, motion bucket, noise strength], or in the official order."""
     camera_rt: Float[Array, "b f 12"] | None
     """Normalised extrinsics, zeros where dropped; None for a network without a camera branch."""
-
-
-class Precision(NamedTuple):
-    """Which floating-point type each kind of number has."""
-
-    compute: Any = np.float32
-    """Activations and matrix products. bfloat16 on TPU and GPU, float32 on CPU."""
-    trainable: Any = np.float32
-    """Parameters that train, their moments and their moving average."""
-    frozen: Any = np.float32
-    """Parameters that never change: stored in the compute type."""

@@ -81,7 +81,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
             state = create(init_key, frozen.unet)
         else:
             state = checkpoints.restore(abstract, batches)
-        frozen = weights.cast(frozen, o.precision.frozen)
+        frozen = weights.cast(frozen, o.model.dtype)
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
         def sample(state, step, progress):

@@ -37,7 +37,6 @@ LEVELS = (
         r"posetraj_jax\.(structs|tree|errors|diffusion|models|conditioning)(\.|$)",
     ),
     (r"posetraj_jax\.training(\.|$)", r"posetraj_jax\.(?!train$|evaluation|configs)"),
-    (r"posetraj_jax\.evaluation(\.|$)", r"posetraj_jax\.(?!train$|training|configs)"),
     (
         rf"posetraj_jax\.({'|'.join(ENTRY_POINTS)})$",
         rf"posetraj_jax(?!\.({'|'.join(ENTRY_POINTS)})$)",

@@ -85,7 +85,7 @@ def check_clip(clip: Clip) -> tuple[int, int]:
     if problems:
         raise UserError(
             f"Clip {clip.clip_id!r} is not a legal record",
-            expected="fields as posetraj_jax.data.records.Clip describes them",
+            expected="fields as posetraj_jax.data.clip.Clip describes them",
             got=listed(problems),
             fix="mend the script that made the clip",
         )

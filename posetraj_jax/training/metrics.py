@@ -11,8 +11,6 @@ from typing import Any
 import clu.metrics
 import jax
 import matplotlib
-import numpy as np
-from jaxtyping import UInt8
 
 from posetraj_jax.errors import UserError
 
@@ -114,11 +112,6 @@ class MetricWriter:
         if self._board:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
-
-    def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Shows a picture in TensorBoard."""
-        if self._board:
-            self._board.add_image(name, image, step, dataformats="HWC")
 
     def __enter__(self) -> "MetricWriter":
         return self

@@ -14,7 +14,6 @@ from posetraj_jax.diffusion.noise import NoiseOptions
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.generation import SamplingOptions
 from posetraj_jax.models.networks import ModelOptions
-from posetraj_jax.structs import Precision
 from posetraj_jax.training.fixed_clips import WatchOptions
 from posetraj_jax.training.loop import Schedule
 from posetraj_jax.training.optimizer import OptimizerOptions
@@ -30,7 +29,6 @@ class TrainingOptions:
     """Everything a run needs to know, by the part that needs it."""
 
     model: ModelOptions
-    precision: Precision
     data: DataOptions
     step: StepOptions
     watch: WatchOptions
@@ -45,12 +43,10 @@ def from_config(c: ConfigDict) -> TrainingOptions:
     """
     _require_inputs(c)
     _require_one_process()
-    compute = _compute_dtype(c.model.dtype)
     conditioning = ConditioningOptions(**c.conditioning)
     noise = NoiseOptions(**c.diffusion)
     return TrainingOptions(
-        model=ModelOptions(**{**c.model, "dtype": compute}),
-        precision=Precision(compute=compute, trainable=jnp.float32, frozen=compute),
+        model=ModelOptions(**{**c.model, "dtype": _compute_dtype(c.model.dtype)}),
         data=DataOptions(**{**c.data, "path": _data_path(c)}, **_batching(c)),
         step=StepOptions(conditioning, noise, OptimizerOptions(**c.optim)),
         watch=WatchOptions(
