@@ -1,0 +1,113 @@
+"""Sampling with stand-in networks whose answer is known, against the same steps in numpy."""
+
+import itertools
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from posetraj_jax import generation
+from posetraj_jax.conditioning import ConditioningOptions, Encoders
+from posetraj_jax.diffusion.noise import karras_sigmas
+from posetraj_jax.generation import SamplingOptions
+from posetraj_jax.models.networks import Networks
+from posetraj_jax.structs import Batch
+
+FRAMES, CLIPS = 3, 2
+CONDITIONING = ConditioningOptions("pixels", 0.0, 127.0, "svd", "unit", dropout=0.1)
+
+
+class StandIn:
+    """A network that is a plain function of its inputs."""
+
+    def __init__(self, function, **config: Any):
+        self.apply, self.config = function, SimpleNamespace(**config)
+
+
+def unet(params, sample, c_noise, image_embed, time_ids, residuals):
+    """F is the image embedding: 0 in the unconditional half, the first frame's mean otherwise."""
+    assert sample.shape[-1] == 8
+    return jnp.broadcast_to(image_embed.mean(-1)[:, None, None, None, None], sample[..., :4].shape)
+
+
+def controlnet(params, *inputs, method=None):
+    return jnp.zeros((CLIPS, FRAMES, 8, 8, 4)) if method == "encode_maps" else None
+
+
+def vae(params, latents, method):
+    return jnp.repeat(jnp.repeat(latents[..., :3], 8, axis=2), 8, axis=3)
+
+
+NETWORKS = Networks(
+    unet=StandIn(unet),
+    controlnet=StandIn(controlnet),
+    vae=StandIn(vae, latent_channels=4, scaling_factor=0.5),
+    image_encoder=StandIn(None),
+)
+
+
+def bind_encoders(frozen) -> Encoders:
+    return Encoders(
+        moments=lambda pixels: (pixels[:, ::8, ::8, :1].repeat(4, -1),) * 2,
+        embed=lambda images: jnp.ones((images.shape[0], 4)),
+        scaling_factor=0.5,
+    )
+
+
+def options(steps: int, lowest: float, highest: float) -> SamplingOptions:
+    return SamplingOptions(steps, lowest, highest, 0.002, 700.0, CONDITIONING)
+
+
+def batch() -> Batch:
+    frames = np.zeros((CLIPS, FRAMES, 64, 64, 3), np.uint8)
+    known = np.zeros(CLIPS, bool)
+    camera = np.zeros((CLIPS, FRAMES, 12), np.float32)
+    numbers = (frames, frames[:, 0], frames, camera, known, np.full(CLIPS, 7.0, np.float32))
+    return Batch(*map(jnp.asarray, numbers))
+
+
+class FrozenStandIn(NamedTuple):
+    unet: Any = None
+    vae: Any = None
+
+
+@pytest.mark.parametrize("scales", [(1.0, 3.0), (1.0, 1.0), (2.0, 2.0)])
+def test_guided_steps_equal_numpy(scales):
+    chosen = options(4, *scales)
+    program = generation.make_program(NETWORKS, bind_encoders, chosen)
+    frozen = FrozenStandIn()
+    start = program.begin({}, frozen, batch(), jax.random.key(0))
+    x = np.asarray(start.latents, np.float64)
+    assert start.cond.image_embed.shape[0] == (CLIPS if scales == (1.0, 1.0) else 2 * CLIPS)
+    weights = np.linspace(*scales, FRAMES)[None, :, None, None, None]
+    sigmas = karras_sigmas(4, 0.002, 700.0).astype(np.float64)
+    for sigma, following in itertools.pairwise(sigmas):
+        # The unconditional F is 0 and the conditional 1, so the guided F is the frame's weight.
+        denoised = x / (sigma**2 + 1) - sigma / np.sqrt(sigma**2 + 1) * weights
+        x = x + (following - sigma) * (x - denoised) / sigma
+    key = jax.random.key(0)
+    *_, last = generation.generate(program, {}, frozen, batch(), key, chosen)
+    np.testing.assert_allclose(last, x, atol=2e-3)
+
+
+def test_one_compilation_serves_any_number_of_steps():
+    program = generation.make_program(NETWORKS, bind_encoders, options(2, 1.0, 3.0))
+    for steps in (2, 5):
+        chosen = options(steps, 1.0, 3.0)
+        key = jax.random.key(0)
+        made = list(generation.generate(program, {}, FrozenStandIn(), batch(), key, chosen))
+        assert len(made) == steps
+    assert program.step._cache_size() == 1
+
+
+def test_decoding_unscales_and_clips():
+    program = generation.make_program(NETWORKS, bind_encoders, options(2, 1.0, 3.0))
+    latents = jnp.stack([jnp.full((FRAMES, 8, 8, 4), v) for v in (0.25, 9.0)])
+    frames = np.asarray(program.decode({}, latents))
+    assert frames.dtype == np.uint8
+    assert frames.shape == (2, FRAMES, 64, 64, 3)
+    assert (frames[0] == 191).all()  # 0.25 / 0.5 = 0.5 in [-1, 1]
+    assert (frames[1] == 255).all()
