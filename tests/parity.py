@@ -65,11 +65,16 @@ def paired(network: Network, module, component: str, seed: int) -> Pair:
 
 
 def relative_error(ours, theirs) -> float:
-    """The largest difference in units of the largest output; shapes must be the same."""
+    """The largest difference in units of the largest output; shapes must be the same.
+
+    Printed too: `pytest -s tests/models tests/nn | grep relative` shows every figure.
+    """
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape
     assert np.abs(theirs).max() > 1e-3, "the outputs are too small to compare"
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    print(f"relative error {error:.1e}")
+    return error
 
 
 def draw(seed: int, *shape: int) -> np.ndarray:

@@ -37,7 +37,7 @@ __all__ = ["Clip", "ClipRecords", "check_clip", "find_datasets", "open_dataset",
 
 DATASET_NAME = "posetraj_clips"
 VERSION = "1.0.0"
-MAKE_DATA = "python -m data_prep.render_posetraj10k --out DIR"
+MAKE_DATA = "python -m data_prep.render_posetraj10k --out CLIPS_FOLDER"
 TEXTS = ("clip_id", "source", "licence")
 
 

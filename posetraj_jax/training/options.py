@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from posetraj_jax import config, data
 from posetraj_jax.conditioning import ConditioningOptions
 from posetraj_jax.data.pipeline import DataOptions
+from posetraj_jax.data.records import MAKE_DATA
 from posetraj_jax.diffusion.noise import NoiseOptions
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.generation import SamplingOptions
@@ -21,7 +22,6 @@ from posetraj_jax.training.step import StepOptions
 from posetraj_jax.weights import HOW_TO_CONVERT
 
 SHIPPED_CLIPS = Path(data.__file__).parent / "clips"
-HOW_TO_RENDER = "python -m data_prep.render_posetraj10k --out CLIPS_FOLDER"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _require_inputs(c: ConfigDict) -> None:
     if c.weights and not Path(c.weights).expanduser().is_dir():
         missing.append(f"weights = {c.weights}: no such folder; make it with: {HOW_TO_CONVERT}")
     if not c.data.path:
-        missing.append(f"data.path: render clips with: {HOW_TO_RENDER}")
+        missing.append(f"data.path: render clips with: {MAKE_DATA}")
     if missing:
         raise UserError(
             "this config needs files that it was not given",

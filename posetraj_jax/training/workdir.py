@@ -54,11 +54,16 @@ def claim(workdir: Path, flat_config: dict[str, Any]) -> None:
 
 @contextmanager
 def writing(workdir: Path) -> Iterator[None]:
-    """Turns whatever the disk refuses in here (metrics, pictures) into a UserError."""
+    """Turns whatever the system refuses during a run (metrics, pictures) into a UserError."""
     try:
         yield
     except OSError as error:
-        raise _not_writable(workdir, error) from error
+        raise UserError(
+            f"the run in {workdir} could not read or write a file",
+            expected="a disk with space and permission",
+            got=f"{type(error).__name__}: {error}",
+            fix="mend what the line above names and run the same command again: it resumes",
+        ) from error
 
 
 def _not_writable(workdir: Path, error: OSError) -> UserError:
