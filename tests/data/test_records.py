@@ -162,7 +162,9 @@ def test_an_existing_dataset_is_not_overwritten(tmp_path):
 
 def test_an_absent_or_empty_folder_says_how_to_make_data(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(UserError, match=r"data_prep\.render_posetraj10k --out CLIPS_FOLDER") as caught:
+        with pytest.raises(
+            UserError, match=r"data_prep\.render_posetraj10k --out CLIPS_FOLDER"
+        ) as caught:
             open_dataset(path)
         assert str(path) in str(caught.value)
 
