@@ -17,6 +17,7 @@ LEVELS = (
     # (module pattern, package modules it may import); the first matching row holds.
     (r"posetraj_jax$", r"$^"),
     (r"posetraj_jax\.(structs|tree|errors)$", r"$^"),
+    (r"posetraj_jax\.json_file$", r"posetraj_jax\.errors$"),
     (r"posetraj_jax\.nn(\.|$)", r"posetraj_jax\.(structs|tree|errors|nn)(\.|$)"),
     (r"posetraj_jax\.diffusion(\.|$)", r"posetraj_jax\.(structs|tree|errors|diffusion)(\.|$)"),
     (r"posetraj_jax\.data(\.|$)", r"posetraj_jax\.(structs|tree|errors|video|data)(\.|$)"),

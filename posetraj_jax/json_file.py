@@ -1,0 +1,35 @@
+"""Reads JSON objects that somebody else wrote: never more than is reasonable, one clear error."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from posetraj_jax.errors import UserError
+
+MOST_BYTES = 16_000_000
+"""The index of a sharded checkpoint has some hundred kilobytes, a config a few."""
+
+
+def read_object(path: Path, fix: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        fix: What to do about a file that cannot be read.
+
+    Raises:
+        UserError: No such file, unreasonably large, not JSON, or not an object.
+    """
+    try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise ValueError(f"{size:,} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"a JSON {type(content).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"cannot read {path}",
+            expected=f"a JSON object of at most {MOST_BYTES:,} bytes",
+            got=f"{type(error).__name__}: {error}",
+            fix=fix,
+        ) from error
+    return content

@@ -1,0 +1,38 @@
+"""JSON of strangers: an object, or one clear error."""
+
+import pytest
+
+from posetraj_jax import json_file
+from posetraj_jax.errors import UserError
+
+
+def test_an_object_is_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"ä": [1, 2.5, null]}', encoding="utf-8")
+    assert json_file.read_object(tmp_path / "a.json", "mend it") == {"ä": [1, 2.5, None]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "JSONDecodeError"),
+        (b'{"a": 1', "JSONDecodeError"),
+        (b"\xff\xfe", "UnicodeDecodeError"),
+        (b"[1]", "a JSON list"),
+        (b"[" * 100_000, "RecursionError"),
+    ],
+)
+def test_anything_else_is_refused_with_the_file_and_the_reason(tmp_path, content, words):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=words) as caught:
+        json_file.read_object(tmp_path / "a.json", "mend it")
+    assert str(tmp_path / "a.json") in str(caught.value)
+    assert "mend it" in str(caught.value)
+
+
+def test_a_missing_and_a_huge_file_are_refused(tmp_path):
+    with pytest.raises(UserError, match="FileNotFoundError"):
+        json_file.read_object(tmp_path / "none.json", "mend it")
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(10**11)  # sparse: it takes no room
+    with pytest.raises(UserError, match="100,000,000,000 bytes"):
+        json_file.read_object(tmp_path / "huge.json", "mend it")
