@@ -12,13 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from posetraj_jax.published import ImageStatistics
 from posetraj_jax.structs import Batch, Conditioning
 
 CLIP_SIZE = 224
-CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-"""Mean and standard deviation of CLIP's training images in [0, 1]."""
-
 OFFICIAL_FPS_ID = 6.0
 
 
@@ -35,7 +32,7 @@ class Encoders(NamedTuple):
 
 @dataclass(frozen=True)
 class ConditioningOptions:
-    """The section `conditioning` of the config; see there for units."""
+    """The section `conditioning` of the config, see there for units; and what CLIP is used to."""
 
     noise_aug: str
     noise_aug_strength: float
@@ -43,6 +40,7 @@ class ConditioningOptions:
     time_ids: str
     clip_range: str
     dropout: float
+    image_statistics: ImageStatistics
 
 
 def to_pixels(uint8: UInt8[Array, "*any 3"]) -> Float[Array, "*any 3"]:
@@ -89,8 +87,9 @@ def condition(
         image_latents = noised / encoders.scaling_factor
     else:
         image_latents, _ = encoders.moments(first + options.noise_aug_strength * image_noise)
+    images = clip_images(first, options.image_statistics, options.clip_range)
     return Conditioning(
-        image_embed=encoders.embed(clip_images(first, options.clip_range)).astype(jnp.float32),
+        image_embed=encoders.embed(images).astype(jnp.float32),
         image_latents=image_latents.astype(jnp.float32),
         maps_pixels=to_pixels(batch.maps_uint8),
         time_ids=_time_ids(batch.fps, options),
@@ -122,20 +121,22 @@ def unconditional(cond: Conditioning) -> Conditioning:
 
 
 def clip_images(
-    pixels: Float[Array, "b h w 3"], clip_range: str = "unit"
+    pixels: Float[Array, "b h w 3"], statistics: ImageStatistics, clip_range: str = "unit"
 ) -> Float[Array, "b 224 224 3"]:
     """Resizes and normalises frames in [-1, 1] for CLIP.
 
-    Source: the stock SVD pipeline: Gaussian blur, bicubic resize with aligned corners, CLIP's mean
-    and deviation. Differs for `clip_range = "official"`: the official training maps the frame as if
-    it were in [0, 1], so CLIP sees [-1, 1] where it expects [0, 1].
+    Source: the stock SVD pipeline: Gaussian blur, bicubic resize with aligned corners, then the
+    mean and deviation of the published preprocessor. Differs for `clip_range = "official"`: the
+    official training maps the frame as if it were in [0, 1], so CLIP sees [-1, 1] where it expects
+    [0, 1].
     """
     if clip_range == "official":
         pixels = 2.0 * pixels - 1.0
     rows = _clip_resize_matrix(pixels.shape[1])
     columns = _clip_resize_matrix(pixels.shape[2])
     resized = jnp.einsum("yh,xw,bhwc->byxc", rows, columns, pixels, precision="highest")
-    return ((resized + 1.0) / 2.0 - CLIP_MEAN) / CLIP_STD
+    mean, std = (np.array(each, np.float32) for each in (statistics.mean, statistics.std))
+    return ((resized + 1.0) / 2.0 - mean) / std
 
 
 def _clip_resize_matrix(size: int) -> Float[np.ndarray, "224 {size}"]:

@@ -154,8 +154,8 @@ def _conditioning() -> ConfigDict:
 def _diffusion() -> ConfigDict:
     c = ConfigDict()
     c.sigma_density = "cosine"  # cosine (official, interpolated shift) | lognormal (SVD)
-    c.sigma_min = 0.002  # of both the training density and the sampling grid
-    c.sigma_max = 700.0  # of both the training density and the sampling grid
+    c.sigma_min = 0.002  # lowest of the training density; sampling has the published range
+    c.sigma_max = 700.0  # highest of the training density
     c.p_mean = 0.7  # mean of ln(sigma), lognormal only
     c.p_std = 1.6  # standard deviation of ln(sigma), lognormal only
     return c

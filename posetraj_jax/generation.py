@@ -19,7 +19,7 @@ from posetraj_jax.structs import Batch, Conditioning
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How videos are sampled: of the sections `sample`, `diffusion`, `conditioning`."""
+    """How videos are sampled: parts of the config, and the published range of noise levels."""
 
     steps: int
     min_guidance_scale: float

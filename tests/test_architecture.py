@@ -18,6 +18,7 @@ LEVELS = (
     (r"posetraj_jax$", r"$^"),
     (r"posetraj_jax\.(structs|tree|errors)$", r"$^"),
     (r"posetraj_jax\.json_file$", r"posetraj_jax\.errors$"),
+    (r"posetraj_jax\.published$", r"posetraj_jax\.(errors|json_file)$"),
     (r"posetraj_jax\.nn(\.|$)", r"posetraj_jax\.(structs|tree|errors|nn)(\.|$)"),
     (r"posetraj_jax\.diffusion(\.|$)", r"posetraj_jax\.(structs|tree|errors|diffusion)(\.|$)"),
     (r"posetraj_jax\.data(\.|$)", r"posetraj_jax\.(structs|tree|errors|video|data)(\.|$)"),
@@ -32,7 +33,10 @@ LEVELS = (
         r"posetraj_jax\.(structs|tree|errors|nn|models|sharding)(\.|$)",
     ),
     (r"posetraj_jax\.weights$", r"posetraj_jax\.(structs|tree|errors|nn|sharding)(\.|$)"),
-    (r"posetraj_jax\.conditioning$", r"posetraj_jax\.(structs|tree|errors|diffusion)(\.|$)"),
+    (
+        r"posetraj_jax\.conditioning$",
+        r"posetraj_jax\.(structs|tree|errors|diffusion|published)(\.|$)",
+    ),
     (
         r"posetraj_jax\.generation$",
         r"posetraj_jax\.(structs|tree|errors|diffusion|models|conditioning)(\.|$)",
@@ -62,7 +66,8 @@ LIBRARIES = {
     "tensorflow": r"$^",
 }
 WITHOUT_JAX = (
-    r"posetraj_jax\.(structs|config|config_file|data|errors|video)(\.|$)|data_prep|configs"
+    r"posetraj_jax\.(structs|config|config_file|data|errors|json_file|published|video)(\.|$)"
+    r"|data_prep|configs"
 )
 
 MOST_LINES_FILE, MOST_LINES_FUNCTION, MOST_PARAMETERS = 400, 60, 8

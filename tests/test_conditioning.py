@@ -10,9 +10,11 @@ import torch
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
     _resize_with_antialiasing,
 )
+from transformers import CLIPImageProcessor
 
 from posetraj_jax import conditioning
 from posetraj_jax.conditioning import ConditioningOptions, Encoders
+from posetraj_jax.published import ImageStatistics
 from posetraj_jax.structs import Batch, Conditioning
 
 OPTIONS = ConditioningOptions(
@@ -22,6 +24,7 @@ OPTIONS = ConditioningOptions(
     time_ids="svd",
     clip_range="unit",
     dropout=0.1,
+    image_statistics=ImageStatistics(),
 )
 OFFICIAL = dataclasses.replace(
     OPTIONS,
@@ -31,6 +34,7 @@ OFFICIAL = dataclasses.replace(
     clip_range="official",
 )
 FRAMES, HEIGHT, WIDTH = 3, 64, 128
+OTHER_STATISTICS = ImageStatistics(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
 
 
 def mean_of_patches(pixels):
@@ -99,25 +103,38 @@ def test_time_ids_in_both_orders():
     np.testing.assert_allclose(official, [[6.0, 0.02, 128.0]] * 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("statistics", [ImageStatistics(), OTHER_STATISTICS])
 @pytest.mark.parametrize("size", [(320, 576), (128, 192), (576, 1024), (64, 64)])
-def test_clip_images_equal_the_stock_pipelines(size):
+def test_clip_images_equal_the_stock_pipelines(size, statistics):
     rng = np.random.default_rng(3)
     pixels = rng.uniform(-1, 1, (2, *size, 3)).astype(np.float32)
     # In float64, because torch's float32 sample positions are off by up to 3e-5 pixels.
     double = torch.tensor(pixels, dtype=torch.float64).permute(0, 3, 1, 2)
     resized = _resize_with_antialiasing(double, (224, 224))
-    unit = (resized.permute(0, 2, 3, 1).numpy() + 1) / 2
-    expected = (unit - conditioning.CLIP_MEAN) / conditioning.CLIP_STD
-    np.testing.assert_allclose(conditioning.clip_images(jnp.asarray(pixels)), expected, atol=2e-5)
+    processor = CLIPImageProcessor(image_mean=statistics.mean, image_std=statistics.std)
+    switches = {"do_center_crop": False, "do_resize": False, "do_rescale": False}
+    unit = (resized.numpy() + 1) / 2
+    expected = processor(images=unit, do_normalize=True, return_tensors="np", **switches)
+    np.testing.assert_allclose(
+        conditioning.clip_images(jnp.asarray(pixels), statistics),
+        expected.pixel_values.transpose(0, 2, 3, 1),
+        atol=2e-5,
+    )
+
+
+def test_the_image_encoder_sees_images_with_the_published_statistics():
+    white = make_batch()._replace(first_frame_uint8=jnp.full((2, HEIGHT, WIDTH, 3), 255, jnp.uint8))
+    options = dataclasses.replace(OPTIONS, image_statistics=OTHER_STATISTICS)
+    cond = conditioning.condition(white, ENCODERS, options, jnp.zeros((2, HEIGHT, WIDTH, 3)))
+    # White is 1 in every channel: (1 - 0.5) / 0.5, (1 - 0.25) / 0.25, (1 - 0) / 1.
+    np.testing.assert_allclose(cond.image_embed, [[1.0, 3.0, 1.0]] * 2, atol=1e-5)
 
 
 def test_official_clip_range_is_shifted():
     grey = jnp.zeros((1, 64, 64, 3))
-    ours = conditioning.clip_images(grey)
-    official = conditioning.clip_images(grey, "official")
-    np.testing.assert_allclose(
-        (ours - official)[0, 0, 0] * conditioning.CLIP_STD, [0.5, 0.5, 0.5], atol=1e-5
-    )
+    ours = conditioning.clip_images(grey, OTHER_STATISTICS)
+    official = conditioning.clip_images(grey, OTHER_STATISTICS, "official")
+    np.testing.assert_allclose((ours - official)[0, 0, 0], [1.0, 2.0, 0.5], atol=1e-5)
 
 
 def conditioning_of_ones(clips: int) -> Conditioning:

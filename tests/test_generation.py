@@ -14,10 +14,11 @@ from posetraj_jax.conditioning import ConditioningOptions, Encoders
 from posetraj_jax.diffusion.noise import karras_sigmas
 from posetraj_jax.generation import SamplingOptions
 from posetraj_jax.models.networks import Networks
+from posetraj_jax.published import ImageStatistics
 from posetraj_jax.structs import Batch
 
 FRAMES, CLIPS = 3, 2
-CONDITIONING = ConditioningOptions("pixels", 0.0, 127.0, "svd", "unit", dropout=0.1)
+CONDITIONING = ConditioningOptions("pixels", 0.0, 127.0, "svd", "unit", 0.1, ImageStatistics())
 
 
 class StandIn:
@@ -57,8 +58,8 @@ def bind_encoders(frozen) -> Encoders:
     )
 
 
-def options(steps: int, lowest: float, highest: float) -> SamplingOptions:
-    return SamplingOptions(steps, lowest, highest, 0.002, 700.0, CONDITIONING)
+def options(steps: int, lowest: float, highest: float, sigmas=(0.002, 700.0)) -> SamplingOptions:
+    return SamplingOptions(steps, lowest, highest, *sigmas, CONDITIONING)
 
 
 def batch() -> Batch:
@@ -75,15 +76,17 @@ class FrozenStandIn(NamedTuple):
 
 
 @pytest.mark.parametrize("scales", [(1.0, 3.0), (1.0, 1.0), (2.0, 2.0)])
-def test_guided_steps_equal_numpy(scales):
-    chosen = options(4, *scales)
+@pytest.mark.parametrize("sigma_range", [(0.002, 700.0), (0.05, 20.0)])
+def test_guided_steps_equal_numpy(scales, sigma_range):
+    chosen = options(4, *scales, sigma_range)
     program = generation.make_program(NETWORKS, bind_encoders, chosen)
     frozen = FrozenStandIn()
     start = program.begin({}, frozen, batch(), jax.random.key(0))
     x = np.asarray(start.latents, np.float64)
+    assert x.std() == pytest.approx((sigma_range[1] ** 2 + 1) ** 0.5, rel=0.1)
     assert start.cond.image_embed.shape[0] == (CLIPS if scales == (1.0, 1.0) else 2 * CLIPS)
     weights = np.linspace(*scales, FRAMES)[None, :, None, None, None]
-    sigmas = karras_sigmas(4, 0.002, 700.0).astype(np.float64)
+    sigmas = karras_sigmas(4, *sigma_range).astype(np.float64)
     for sigma, following in itertools.pairwise(sigmas):
         # The unconditional F is 0 and the conditional 1, so the guided F is the frame's weight.
         denoised = x / (sigma**2 + 1) - sigma / np.sqrt(sigma**2 + 1) * weights

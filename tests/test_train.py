@@ -20,6 +20,7 @@ from posetraj_jax.data.records import write_dataset
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import ModelOptions, build_networks
 from tests.data.clips import make_clip
+from tests.published import write_published
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -186,7 +187,7 @@ def test_weights_of_another_variant_are_named(tmp_path):
     params = jax.tree.map(lambda s: np.zeros(s.shape, np.float32), networks.unet.abstract())
     params["conv_in"]["kernel"] = np.zeros((3, 3, 8, 320), np.float32)
     del params["conv_out"]["bias"]
-    weights.save(params, {}, tmp_path / "weights" / "unet")
+    weights.save(params, {}, write_published(tmp_path / "weights") / "unet")
     with pytest.raises(UserError) as caught:
         run(tmp_path, weights=tmp_path / "weights")
     assert "missing: conv_out.bias" in str(caught.value)

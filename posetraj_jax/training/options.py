@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from posetraj_jax import config, data
+from posetraj_jax import config, data, published
 from posetraj_jax.conditioning import ConditioningOptions
 from posetraj_jax.data.pipeline import DataOptions
 from posetraj_jax.data.records import MAKE_DATA
@@ -15,6 +15,7 @@ from posetraj_jax.diffusion.noise import NoiseOptions
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.generation import SamplingOptions
 from posetraj_jax.models.networks import ModelOptions
+from posetraj_jax.published import ImageStatistics, SigmaRange
 from posetraj_jax.training.fixed_clips import WatchOptions
 from posetraj_jax.training.loop import Schedule
 from posetraj_jax.training.optimizer import OptimizerOptions
@@ -39,11 +40,13 @@ def from_config(c: ConfigDict) -> TrainingOptions:
     """Reads a validated config.
 
     Raises:
-      UserError: the config names no weights or no data, with the commands that make them.
+      UserError: the config names no weights or no data, with the commands that make them; or the
+        weights' scheduler or preprocessor is missing or says what is not implemented.
     """
     _require_inputs(c)
     _require_one_process()
-    conditioning = ConditioningOptions(**c.conditioning)
+    sigmas, image_statistics = _published(c)
+    conditioning = ConditioningOptions(**c.conditioning, image_statistics=image_statistics)
     noise = NoiseOptions(**c.diffusion)
     return TrainingOptions(
         model=ModelOptions(**{**c.model, "dtype": _compute_dtype(c.model.dtype)}),
@@ -56,7 +59,7 @@ def from_config(c: ConfigDict) -> TrainingOptions:
             seed=c.eval.seed,
             conditioning=conditioning,
             noise=noise,
-            sampling=_sampling(c, conditioning),
+            sampling=_sampling(c, conditioning, sigmas),
         ),
         schedule=Schedule(
             steps=c.steps,
@@ -96,13 +99,25 @@ def _require_one_process() -> None:
         )
 
 
-def _sampling(c: ConfigDict, conditioning: ConditioningOptions) -> SamplingOptions:
+def _published(c: ConfigDict) -> tuple[SigmaRange, ImageStatistics]:
+    """What the weights were published with; random networks take the numbers of SVD."""
+    if not c.weights:
+        return SigmaRange(), ImageStatistics()
+    folder = Path(c.weights).expanduser()
+    fix = f"convert the published weights again, with: {HOW_TO_CONVERT}"
+    sigmas = published.read_sigma_range(folder, fix)
+    return sigmas, published.read_image_statistics(folder, fix)
+
+
+def _sampling(
+    c: ConfigDict, conditioning: ConditioningOptions, sigmas: SigmaRange
+) -> SamplingOptions:
     return SamplingOptions(
         steps=c.sample.steps,
         min_guidance_scale=c.sample.min_guidance_scale,
         max_guidance_scale=c.sample.max_guidance_scale,
-        sigma_min=c.diffusion.sigma_min,
-        sigma_max=c.diffusion.sigma_max,
+        sigma_min=sigmas.sigma_min,
+        sigma_max=sigmas.sigma_max,
         conditioning=conditioning,
     )
 

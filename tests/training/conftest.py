@@ -16,6 +16,7 @@ from posetraj_jax.models.networks import Networks
 from posetraj_jax.models.unet import UNet, UNetConfig
 from posetraj_jax.models.vae import VAE, VAEConfig
 from posetraj_jax.nn.build import build
+from posetraj_jax.published import ImageStatistics
 from posetraj_jax.structs import Batch
 from posetraj_jax.training import state as states
 from posetraj_jax.training.optimizer import OptimizerOptions, make_optimizer
@@ -35,7 +36,7 @@ OPTIM = OptimizerOptions(
     ema_decay=0.9,
 )
 OPTIONS = StepOptions(
-    ConditioningOptions("pixels", 0.02, 127.0, "svd", "unit", dropout=0.1),
+    ConditioningOptions("pixels", 0.02, 127.0, "svd", "unit", 0.1, ImageStatistics()),
     NoiseOptions("cosine", 0.002, 700.0, 0.7, 1.6),
     OPTIM,
 )

@@ -11,6 +11,7 @@ from posetraj_jax.conditioning import ConditioningOptions
 from posetraj_jax.diffusion.noise import NoiseOptions
 from posetraj_jax.generation import SamplingOptions
 from posetraj_jax.models.networks import ModelOptions, build_networks
+from posetraj_jax.published import ImageStatistics
 from posetraj_jax.structs import Batch
 from posetraj_jax.training import state as states
 from posetraj_jax.training.optimizer import OptimizerOptions, make_optimizer
@@ -42,7 +43,8 @@ def test_stage_1_traces_at_full_size():
     frozen = states.Frozen(
         *(in_bfloat16(n.abstract()) for n in (networks.unet, networks.vae, networks.image_encoder))
     )
-    optim, conditioning = OptimizerOptions(**c.optim), ConditioningOptions(**c.conditioning)
+    optim = OptimizerOptions(**c.optim)
+    conditioning = ConditioningOptions(**c.conditioning, image_statistics=ImageStatistics())
     optimizer, mesh = make_optimizer(optim), sharding.make_mesh(2, 4)
     _, state = states.plan(networks, optimizer, mesh, copy_add_embedding=True)
     options = StepOptions(conditioning, NoiseOptions(**c.diffusion), optim)
