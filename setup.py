@@ -20,6 +20,7 @@ PACKAGES = [
     "posetraj_jax.training",
     "data_prep",
     "convert_weights",
+    "convert_weights.oracle",
 ]
 
 CORE = [

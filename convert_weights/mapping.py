@@ -4,16 +4,35 @@ PyTorch keeps a linear layer as (out, in) and a convolution as (out, in, *kernel
 (in, out) and (*kernel, in, out). Nothing outside `convert_weights/` knows the former.
 """
 
+import dataclasses
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convert_weights.names import inert_reason, torch_name
+from convert_weights.names import is_buffer, torch_name
 from posetraj_jax import tree
 from posetraj_jax.errors import UserError, listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """A tensor that is read, cast and laid out anew only when numpy asks for its numbers."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+    """The source's array, in the source's layout and type."""
+    layout: Callable[[np.ndarray], np.ndarray]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        # Casting first: numpy transposes and casts in one pass at a third of the speed of two.
+        cast = np.asarray(self.read()).astype(self.dtype, copy=False)
+        return np.asarray(np.ascontiguousarray(self.layout(cast)), dtype)
 
 
 def from_torch(
@@ -21,48 +40,63 @@ def from_torch(
 ) -> dict[str, Any]:
     """Our parameters from a PyTorch state dict; numpy arrays in the types of `abstract`.
 
+    Args and errors are those of `leaves_from_torch`.
+    """
+    return jax.tree.map(np.asarray, leaves_from_torch(state, abstract, component))
+
+
+def leaves_from_torch(
+    state: Mapping[str, ArrayLike], abstract: tree.Tree, component: str
+) -> dict[str, Any]:
+    """Our parameters from a PyTorch state dict, each made when it is asked for.
+
     Every source tensor is used exactly once or listed as inert, every parameter is filled exactly
     once.
 
     Args:
         state: The state dict as numpy arrays, or as objects with a `shape` that numpy can turn into
-            arrays; each is turned once, after all shapes are known to fit, one after the other.
-        abstract: The network's `abstract()`.
+            arrays; nothing is turned before all shapes are known to fit.
+        abstract: The network's `abstract()`, in the types that are wanted.
         component: unet, controlnet, vae or clip.
 
     Raises:
         UserError: Tensors are missing, unknown or of another shape; all are listed.
     """
     require_fit({name: np.shape(array) for name, array in state.items()}, abstract, component)
-    params = {}
+    leaves = {}
     for path, target in tree.flatten(abstract).items():
-        leaf = _from_torch_layout(path, np.asarray(state[torch_name(path, component)]))
-        params[path] = np.ascontiguousarray(leaf, dtype=target.dtype)
-    return tree.unflatten(params)
+        source = state[torch_name(path, component)]
+        layout = functools.partial(_from_torch_layout, path)
+        read = functools.partial(np.asarray, source)
+        leaves[path] = Leaf(target.shape, np.dtype(target.dtype), read, layout)
+    return tree.unflatten(leaves)
 
 
 def require_fit(shapes: Mapping[str, tuple[int, ...]], abstract: tree.Tree, component: str) -> None:
-    """Compares the names and shapes of a PyTorch state dict with our network's.
-
-    Raises:
-        UserError: Tensors are missing, unknown or of another shape; all are listed.
-    """
-    wanted = torch_shapes(abstract, component)
-    problems = [f"missing: {name}" for name in wanted if name not in shapes]
-    unused = sorted(shapes.keys() - wanted.keys())
-    problems += [f"unknown: {name}" for name in unused if inert_reason(name, component) is None]
-    problems += [
-        f"wrong shape: {name}: expected {want}, got {tuple(shapes[name])}"
-        for name, want in wanted.items()
-        if name in shapes and tuple(shapes[name]) != want
-    ]
-    if problems:
+    """Raises a UserError that lists all `misfits`, if there are any."""
+    if problems := misfits(shapes, abstract, component):
         raise UserError(
             f"the checkpoint does not fit the {component}",
-            expected=f"the {len(wanted)} tensors of this configuration, and no other",
+            expected="the tensors of this configuration, and no other",
             got=listed(problems),
             fix="check that the file holds this component and that the variant is the right one",
         )
+
+
+def misfits(
+    shapes: Mapping[str, tuple[int, ...]], abstract: tree.Tree, component: str
+) -> list[str]:
+    """How names and shapes of a PyTorch state dict differ from our network's: a line for each."""
+    wanted = torch_shapes(abstract, component)
+    known = wanted | inert_shapes(abstract, component)
+    problems = [f"missing: {name}" for name in wanted if name not in shapes]
+    unused = sorted(shapes.keys() - known.keys())
+    problems += [f"unknown: {name}" for name in unused if not is_buffer(name, component)]
+    return problems + [
+        f"wrong shape: {name}: expected {want}, got {tuple(shapes[name])}"
+        for name, want in known.items()
+        if name in shapes and tuple(shapes[name]) != want
+    ]
 
 
 def to_torch(params: tree.Tree, component: str) -> dict[str, np.ndarray]:
@@ -71,14 +105,17 @@ def to_torch(params: tree.Tree, component: str) -> dict[str, np.ndarray]:
     Neutral means zero, and one for the scale of a norm: a strict load succeeds and the outputs
     are ours.
     """
-    state = {
-        torch_name(path, component): np.ascontiguousarray(_to_torch_layout(path, np.asarray(leaf)))
-        for path, leaf in tree.flatten(params).items()
-    }
+    state = dict(to_torch_tensor(*item, component) for item in tree.flatten(params).items())
     for name, shape in inert_shapes(params, component).items():
         fill = np.ones if name.endswith("norm2.weight") else np.zeros
         state[name] = fill(shape, np.float32)
     return state
+
+
+def to_torch_tensor(path: str, leaf: ArrayLike, component: str) -> tuple[str, np.ndarray]:
+    """The name and the array that the parameter at `path` has in PyTorch."""
+    array = np.ascontiguousarray(_to_torch_layout(path, np.asarray(leaf)))
+    return torch_name(path, component), array
 
 
 def torch_shapes(params: tree.Tree, component: str) -> dict[str, tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 Paths are nearly the same on both sides. `RENAMES` rewrites one of our paths into the PyTorch name,
 row after row; the last component is rewritten by `LEAVES`. `INERT` lists the source tensors that
-cannot influence any output.
+cannot influence any output, `BUFFERS` those that are no parameters.
 """
 
 import re
@@ -37,10 +37,12 @@ INERT: dict[str, tuple[tuple[str, str], ...]] = {
     "unet": _ONE_TOKEN_INERT,
     "controlnet": _ONE_TOKEN_INERT,
     "vae": (),
-    "clip": (
-        (r"^vision_model\.embeddings\.position_ids$", "0, 1, 2, …: a buffer of old checkpoints"),
-    ),
+    "clip": (),
 }
+BUFFERS: dict[str, str] = {
+    "clip": r"^vision_model\.embeddings\.position_ids$",  # 0, 1, 2, …; no longer saved
+}
+"""Source tensors that are no parameters, by pattern; they may be there."""
 
 
 def torch_name(path: str, component: str) -> str:
@@ -50,6 +52,11 @@ def torch_name(path: str, component: str) -> str:
     for pattern, replacement in RENAMES[component]:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def is_buffer(name: str, component: str) -> bool:
+    """Whether the source tensor `name` holds no parameter, but constants."""
+    return component in BUFFERS and re.search(BUFFERS[component], name) is not None
 
 
 def inert_reason(name: str, component: str) -> str | None:

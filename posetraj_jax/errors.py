@@ -1,7 +1,11 @@
 """The one exception for mistakes a user can mend, and how an entry point reports it."""
 
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn, TypeVar
+
+Result = TypeVar("Result")
 
 EXIT_USER_ERROR = 2
 EXIT_BY_SIGNAL = 128
@@ -41,10 +45,37 @@ def listed(problems: Sequence[str], limit: int = 12) -> str:
     return "".join(shown)
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Runs an entry point; a `UserError` becomes a message on stderr and exit code 2."""
+def all_of(what: str, calls: Iterable[Callable[[], Result]]) -> list[Result]:
+    """What all calls return; or, once all were tried, one UserError with everything they said."""
+    results, errors = [], []
+    for call in calls:
+        try:
+            results.append(call())
+        except UserError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        raise UserError(
+            what,
+            expected="; ".join(dict.fromkeys(error.expected for error in errors)),
+            got="".join(f"\n    {error.what}: {error.got}" for error in errors),
+            fix="; ".join(dict.fromkeys(error.fix for error in errors)),
+        )
+    if errors:
+        raise errors[0]
+    return results
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Runs an entry point and exits.
+
+    A `UserError` becomes a message on stderr and exit code 2. SIGTERM and Ctrl-C unwind the program
+    as an exception does, so that what is half written is removed, and exit with 128 + the signal.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(EXIT_BY_SIGNAL + number))
     try:
         sys.exit(main() or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_BY_SIGNAL + signal.SIGINT)

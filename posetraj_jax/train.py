@@ -14,7 +14,7 @@ from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from posetraj_jax import config, config_file, errors, sharding, weights
+from posetraj_jax import config, config_file, errors, runs, sharding, weights
 from posetraj_jax.data import pipeline
 from posetraj_jax.models.networks import build_networks
 from posetraj_jax.training import fixed_clips, metrics, options
@@ -75,7 +75,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
     frozen = states.make_frozen(networks, mesh, c.weights, frozen_key)
 
     workdirs.claim(workdir, flat)
-    checkpoints = Checkpoints(workdir / workdirs.CHECKPOINTS, c.save.keep)
+    checkpoints = Checkpoints(workdir / runs.CHECKPOINTS, c.save.keep)
     with workdirs.writing(workdir), checkpoints:
         if checkpoints.latest_step() is None:
             state = create(init_key, frozen.unet)
@@ -103,7 +103,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
 def _report(workdir: Path, step: int, stopped: int | None) -> int:
     """Prints where everything is; returns the exit code."""
     print(f"\n{'stopped' if stopped else 'finished'} at step {step}; in {workdir}:")
-    found = [metrics.plot_loss(workdir), workdir / metrics.JSONL, workdir / workdirs.CHECKPOINTS]
+    found = [metrics.plot_loss(workdir), workdir / metrics.JSONL, workdir / runs.CHECKPOINTS]
     found += sorted((workdir / "samples").glob(f"step_{step:06d}/*.gif"))
     for path in found:
         print(f"  {path}")

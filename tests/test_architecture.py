@@ -17,7 +17,7 @@ LEVELS = (
     # (module pattern, package modules it may import); the first matching row holds.
     (r"posetraj_jax$", r"$^"),
     (r"posetraj_jax\.(structs|tree|errors)$", r"$^"),
-    (r"posetraj_jax\.json_file$", r"posetraj_jax\.errors$"),
+    (r"posetraj_jax\.(json_file|new_folder)$", r"posetraj_jax\.errors$"),
     (r"posetraj_jax\.published$", r"posetraj_jax\.(errors|json_file)$"),
     (r"posetraj_jax\.nn(\.|$)", r"posetraj_jax\.(structs|tree|errors|nn)(\.|$)"),
     (r"posetraj_jax\.diffusion(\.|$)", r"posetraj_jax\.(structs|tree|errors|diffusion)(\.|$)"),
@@ -32,7 +32,8 @@ LEVELS = (
         r"posetraj_jax\.models(\.|$)",
         r"posetraj_jax\.(structs|tree|errors|nn|models|sharding)(\.|$)",
     ),
-    (r"posetraj_jax\.weights$", r"posetraj_jax\.(structs|tree|errors|nn|sharding)(\.|$)"),
+    (r"posetraj_jax\.weights$", r"posetraj_jax\.(structs|tree|errors|json_file|nn|sharding)(\.|$)"),
+    (r"posetraj_jax\.runs$", r"posetraj_jax\.(errors|json_file|models)(\.|$)"),
     (
         r"posetraj_jax\.conditioning$",
         r"posetraj_jax\.(structs|tree|errors|diffusion|published)(\.|$)",
@@ -50,7 +51,8 @@ LEVELS = (
     (r"data_prep(\.|$)", r"(data_prep|posetraj_jax\.(data|errors|video))(\.|$)"),
     (
         r"convert_weights(\.|$)",
-        r"(convert_weights|posetraj_jax\.(models|nn|structs|tree|weights|errors))(\.|$)",
+        r"(convert_weights|posetraj_jax\.(models|nn|structs|tree|weights|errors|json_file|new_folder"
+        r"|published|runs))(\.|$)",
     ),
     (r"benchmarks(\.|$)", r"."),
 )
@@ -59,9 +61,9 @@ LIBRARIES = {
     # library → modules that may import it
     "flax": r"posetraj_jax\.(nn|models|evaluation\.networks)(\.|$)",
     "orbax": r"posetraj_jax\.(weights|training\.checkpoint)$",
-    "torch": r"convert_weights\.oracle",
-    "diffusers": r"convert_weights\.oracle",
-    "transformers": r"convert_weights\.oracle",
+    "torch": r"convert_weights\.(oracle(\.|$)|pickled$)",
+    "diffusers": r"convert_weights\.oracle(\.|$)",
+    "transformers": r"convert_weights\.oracle(\.|$)",
     "bpy": r"data_prep\.blender_",
     "tensorflow": r"$^",
 }

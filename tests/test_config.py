@@ -48,7 +48,8 @@ def test_official_multiplicities_are_those_of_the_networks():
     for multiplicity, name in zip(
         config.OFFICIAL_MULTIPLICITY.values(), ("svd", "tiny"), strict=True
     ):
-        assert multiplicity == official_residual_multiplicity(getattr(ControlNetConfig, name)())
+        c = getattr(ControlNetConfig, name)()
+        assert multiplicity == official_residual_multiplicity(c.num_levels, c.layers_per_block)
 
 
 def test_every_model_choice_can_be_built():

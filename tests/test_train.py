@@ -1,5 +1,6 @@
 """Training as a user runs it: end to end, stopped, resumed bitwise, and refused when wrong."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -187,13 +188,20 @@ def test_weights_of_another_variant_are_named(tmp_path):
     params = jax.tree.map(lambda s: np.zeros(s.shape, np.float32), networks.unet.abstract())
     params["conv_in"]["kernel"] = np.zeros((3, 3, 8, 320), np.float32)
     del params["conv_out"]["bias"]
-    weights.save(params, {}, write_published(tmp_path / "weights") / "unet")
+    folder = write_published(tmp_path / "weights")
+    for name in ("unet", "vae", "image_encoder"):
+        config = dataclasses.asdict(getattr(networks, name).config)
+        weights.save(params, config, folder / name)
     with pytest.raises(UserError) as caught:
         run(tmp_path, weights=tmp_path / "weights")
     assert "missing: conv_out.bias" in str(caught.value)
     assert "wrong shape: conv_in.kernel" in str(caught.value)
     assert "model.variant" in str(caught.value)
     assert not (tmp_path / "run").exists()
+    config |= {"patch_size": 16}
+    (folder / "image_encoder" / weights.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(UserError, match="patch_size: 16, not 32"):
+        run(tmp_path, weights=folder)
 
 
 @pytest.mark.parametrize("text", ["not json", '{"config": 3}', "\xff"])

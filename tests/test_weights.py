@@ -1,5 +1,8 @@
 """Parameter trees on disk: exact round trip, and every misfit named before anything is merged."""
 
+import dataclasses
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,8 @@ import pytest
 
 from posetraj_jax import sharding, tree, weights
 from posetraj_jax.errors import UserError
+from posetraj_jax.models.clip import CLIPVisionConfig
+from posetraj_jax.models.unet import UNetConfig
 
 
 @pytest.fixture
@@ -76,6 +81,54 @@ def test_a_damaged_folder_is_named(tmp_path, params):
 
 def test_an_existing_folder_is_not_overwritten(tmp_path, params):
     weights.save(params, {}, tmp_path / "unet")
-    with pytest.raises(UserError, match="does not exist yet"):
+    with pytest.raises(UserError, match="a new or an empty folder"):
         weights.save(params, {}, tmp_path / "unet")
     assert [p.name for p in tmp_path.iterdir()] == ["unet"]
+
+
+class Asked:
+    """A leaf that is made when it is asked for; remembers when."""
+
+    alive: ClassVar[list[str]] = []
+
+    def __init__(self, name):
+        self.name, self.shape, self.dtype = name, (1000,), np.dtype(np.float32)
+
+    def __array__(self, dtype=None, copy=None):
+        self.alive.append(self.name)
+        return np.full(self.shape, float(self.name), np.float32)
+
+
+def test_leaves_are_made_in_groups_and_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "GROUP_BYTES", 8000)
+    finished = []
+    monkeypatch.setattr(weights, "_finish", lambda futures: finished.append(len(Asked.alive)))
+    lazy = {str(i): Asked(str(i)) for i in range(5)}
+    weights.save(lazy, {}, tmp_path / "unet")
+    assert sorted(Asked.alive) == list("01234")
+    assert finished == [2, 4, 5]  # the group before is waited for once the next one is made
+    loaded = weights.load(tmp_path / "unet", target_of(lazy))
+    assert {name: float(leaf[0]) for name, leaf in loaded.items()} == {n: float(n) for n in lazy}
+
+
+def test_stored_types_are_told_without_reading(tmp_path, params):
+    weights.save(weights.cast(params, "bfloat16"), {}, tmp_path / "unet")
+    types = weights.stored_types(tmp_path / "unet", target_of(params))
+    assert tree.differences(types, target_of(params, jnp.bfloat16)) == []
+    params["conv_in"].pop("bias")
+    with pytest.raises(UserError, match=r"unexpected: conv_in\.bias"):
+        weights.stored_types(tmp_path / "unet", target_of(params))
+
+
+def test_configs_are_read_and_compared(tmp_path, params):
+    config = UNetConfig.tiny()
+    published = {"_class_name": "X", "sample_size": 96}
+    weights.save(params, dataclasses.asdict(config) | published, tmp_path / "unet")
+    assert weights.load_config(tmp_path / "unet", UNetConfig) == config
+    weights.require_config(tmp_path / "unet", config)
+    interleaved = dataclasses.replace(config, temporal_context="interleaved")
+    weights.require_config(tmp_path / "unet", interleaved)
+    with pytest.raises(UserError, match="num_frames: 14, not 25"):
+        weights.require_config(tmp_path / "unet", dataclasses.replace(config, num_frames=25))
+    with pytest.raises(UserError, match=r"KeyError.*hidden_size"):
+        weights.load_config(tmp_path / "unet", CLIPVisionConfig)

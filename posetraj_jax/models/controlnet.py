@@ -53,13 +53,13 @@ class ControlNetConfig(EncoderConfig):
         return cls(**TINY | small | overrides)
 
 
-def official_residual_multiplicity(config: EncoderConfig) -> tuple[int, ...]:
+def official_residual_multiplicity(num_levels: int, layers_per_block: int) -> tuple[int, ...]:
     """How often the official UNet adds each residual: (4,4,4,4,3,3,3,2,2,2,1,1) for SVD.
 
     Source: its loop over the stages adds, after each stage, all residuals to all skip connections
     gathered so far.
     """
-    per_stage = [config.layers_per_block + 1] * (config.num_levels - 1) + [config.layers_per_block]
+    per_stage = [layers_per_block + 1] * (num_levels - 1) + [layers_per_block]
     gathered = list(itertools.accumulate(per_stage, initial=1))[1:]
     return tuple(sum(k < count for count in gathered) for k in range(gathered[-1]))
 

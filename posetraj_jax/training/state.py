@@ -56,8 +56,10 @@ def make_frozen(networks: Networks, mesh: Mesh, folder: str, key: Array) -> Froz
     """
     nets = Frozen(networks.unet, networks.vae, networks.image_encoder)
     if folder:
-        targets = (_sharded(network.abstract(), mesh) for network in nets)
-        folders = (Path(folder).expanduser() / name for name in Frozen._fields)
+        folders = [Path(folder).expanduser() / name for name in Frozen._fields]
+        for component, network in zip(folders, nets, strict=True):
+            weights.require_config(component, network.config)
+        targets = [_sharded(network.abstract(), mesh) for network in nets]
         return Frozen(*map(weights.load, folders, targets))
     keys = jax.random.split(key, len(nets))
     # Not under jit: compiling a thousand small draws takes far longer than making them.

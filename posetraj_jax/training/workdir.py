@@ -11,9 +11,8 @@ from typing import Any
 
 from posetraj_jax import config
 from posetraj_jax.errors import UserError, listed
+from posetraj_jax.runs import CONFIG_FILE
 
-CONFIG_FILE = "config.json"
-CHECKPOINTS = "checkpoints"
 RECORDED_PACKAGES = ("posetraj_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 

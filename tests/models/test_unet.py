@@ -43,7 +43,7 @@ def test_unet_with_residuals_equals_pytorch(name):
     config, *shape = CASES[name]
     ours, inputs = pair("unet", config, seed=1), denoiser_inputs(config, *shape)
     residuals = random_residuals(config, *shape)
-    multiplicity = official_residual_multiplicity(config)
+    multiplicity = official_residual_multiplicity(config.num_levels, config.layers_per_block)
     official = residuals._replace(
         skips=tuple(m * skip for m, skip in zip(multiplicity, residuals.skips, strict=True))
     )

@@ -1,14 +1,9 @@
-"""The PyTorch networks ours must equal, built from our configurations; the only use of torch.
-
-Tests, `--verify` and benchmarks share them. The `run_*` functions take and return what our own
-networks take and return: numpy arrays, channels last.
-"""
+"""The PyTorch networks, built from our configurations out of diffusers' and transformers' parts."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
@@ -19,52 +14,50 @@ from transformers import CLIPVisionModelWithProjection
 
 from posetraj_jax.models.clip import CLIPVisionConfig
 from posetraj_jax.models.controlnet import ControlNetConfig
-from posetraj_jax.models.stages import EncoderConfig, Residuals
+from posetraj_jax.models.stages import EncoderConfig
 from posetraj_jax.models.unet import UNetConfig
-from posetraj_jax.models.vae import Moments, VAEConfig
+from posetraj_jax.models.vae import VAEConfig
 from posetraj_jax.structs import CAMERA_NUMBERS, MAP_CHANNELS
 
 Tensor = torch.Tensor
 
 
-class UNetOracle(UNetSpatioTemporalConditionModel):
-    """diffusers' UNet that accepts a ControlNet's residuals, as the official code's copy does."""
+def forward_unet(
+    module: UNetSpatioTemporalConditionModel,
+    *inputs: Tensor,
+    residuals: tuple[Sequence[Tensor], Tensor] | None = None,
+    cumulative: bool = False,
+) -> Tensor:
+    """diffusers' UNet with a ControlNet's residuals, as the official copy of it: (b, f, c, h, w).
 
-    def forward(
-        self,
-        sample: Tensor,
-        c_noise: Tensor,
-        image_embed: Tensor,
-        time_ids: Tensor,
-        residuals: tuple[Sequence[Tensor], Tensor] | None = None,
-        cumulative: bool = False,
-    ) -> Tensor:
-        """The output, (b, f, c, h, w).
-
-        `residuals` are skip residuals and the middle's, (b f, c, h, w). `cumulative` adds them to
-        all skips gathered so far after every stage, the official behaviour; else once each.
-        """
-        extras, extra_mid = residuals or ((), None)
-        temb, context, indicator = encoder_inputs(self, sample, c_noise, image_embed, time_ids)
-        x = self.conv_in(sample.flatten(0, 1))
-        skips = [x]
-        for stage in self.down_blocks:
-            x, more = run_stage(stage, x, temb, context, indicator)
-            skips += more
-            if cumulative:
-                added = [s + e for s, e in zip(skips, extras, strict=False)]
-                skips = added + skips[len(added) :]
-        if extras and not cumulative:
-            skips = [s + e for s, e in zip(skips, extras, strict=True)]
-        x = run_stage(self.mid_block, x, temb, context, indicator)
-        if extra_mid is not None:
-            x = x + extra_mid
-        for stage in self.up_blocks:
-            taken, skips = skips[-len(stage.resnets) :], skips[: -len(stage.resnets)]
-            options = {"res_hidden_states_tuple": tuple(taken)}
-            x = run_stage(stage, x, temb, context, indicator, **options)
-        x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
-        return x.unflatten(0, sample.shape[:2])
+    Args:
+        inputs: sample (b, f, c, h, w), c_noise, image_embed and time_ids, as for ours.
+        residuals: Skip residuals and the middle's, (b f, c, h, w).
+        cumulative: Add them to all skips gathered so far after every stage, the official
+            behaviour; else once each.
+    """
+    sample = inputs[0]
+    extras, extra_mid = residuals or ((), None)
+    temb, context, indicator = encoder_inputs(module, *inputs)
+    x = module.conv_in(sample.flatten(0, 1))
+    skips = [x]
+    for stage in module.down_blocks:
+        x, more = run_stage(stage, x, temb, context, indicator)
+        skips += more
+        if cumulative:
+            added = [s + e for s, e in zip(skips, extras, strict=False)]
+            skips = added + skips[len(added) :]
+    if extras and not cumulative:
+        skips = [s + e for s, e in zip(skips, extras, strict=True)]
+    x = run_stage(module.mid_block, x, temb, context, indicator)
+    if extra_mid is not None:
+        x = x + extra_mid
+    for stage in module.up_blocks:
+        taken, skips = skips[-len(stage.resnets) :], skips[: -len(stage.resnets)]
+        options = {"res_hidden_states_tuple": tuple(taken)}
+        x = run_stage(stage, x, temb, context, indicator, **options)
+    x = module.conv_out(module.conv_act(module.conv_norm_out(x)))
+    return x.unflatten(0, sample.shape[:2])
 
 
 class MapEmbeddingOracle(nn.Module):
@@ -182,12 +175,12 @@ def run_stage(
     return stage(x, temb=temb, image_only_indicator=indicator, **options)
 
 
-def unet(config: UNetConfig) -> UNetOracle:
+def unet(config: UNetConfig) -> UNetSpatioTemporalConditionModel:
     """The PyTorch UNet of this configuration."""
     attending = config.num_levels - 1
     down_blocks = ("CrossAttnDownBlockSpatioTemporal",) * attending + ("DownBlockSpatioTemporal",)
     up_blocks = ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * attending
-    module = UNetOracle(
+    module = UNetSpatioTemporalConditionModel(
         down_block_types=down_blocks,
         up_block_types=up_blocks,
         in_channels=config.in_channels,
@@ -255,107 +248,3 @@ def _interleave(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     positions, contexts = args[0].shape[1], kwargs["encoder_hidden_states"]
     per_clip = contexts[::positions]
     return args, kwargs | {"encoder_hidden_states": per_clip.repeat(positions, 1, 1)}
-
-
-def redraw(module: nn.Module, seed: int) -> nn.Module:
-    """Draws every parameter anew and returns `module`.
-
-    Kernels from N(0, 1/fan_in), scales of norms from 1 + N(0, 0.1²), mixers from N(0, 1), biases
-    and the rest from N(0, 0.02²). Initial values hide mistakes: zero convolutions, even mixers,
-    norms that do nothing; kernels as small as the biases would hide the input of a deep chain
-    without norms, such as the map embedding.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for child in module.modules():
-            is_norm = isinstance(child, nn.GroupNorm | nn.LayerNorm)
-            for name, parameter in child.named_parameters(recurse=False):
-                noise = torch.randn(parameter.shape, generator=generator)
-                if is_norm and name == "weight":
-                    parameter.copy_(1 + 0.1 * noise)
-                elif name == "mix_factor":
-                    parameter.copy_(noise)
-                elif parameter.ndim > 1:
-                    parameter.copy_(noise * parameter[0].numel() ** -0.5)
-                else:
-                    parameter.copy_(0.02 * noise)
-    return module.eval()
-
-
-def state(module: nn.Module) -> dict[str, np.ndarray]:
-    """The state dict as numpy arrays."""
-    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
-
-
-def load(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Module:
-    """Loads a complete state dict of numpy arrays; a name too many or too few is an error."""
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    module.load_state_dict(tensors, strict=True)
-    return module.eval()
-
-
-@torch.no_grad()
-def run_unet(
-    module: UNetOracle, *inputs: Any, residuals: Residuals | None = None, cumulative: bool = False
-) -> np.ndarray:
-    """`UNet.__call__` in PyTorch: sample, c_noise, image_embed, time_ids."""
-    sample, *rest = inputs
-    extras = None
-    if residuals is not None:
-        skips = [_channels_first(skip).flatten(0, 1) for skip in residuals.skips]
-        extras = (skips, _channels_first(residuals.mid).flatten(0, 1))
-    tensors = (_channels_first(sample), *map(_tensor, rest))
-    return _channels_last(module(*tensors, residuals=extras, cumulative=cumulative))
-
-
-@torch.no_grad()
-def run_controlnet(module: ControlNetOracle, *inputs: Any, camera_rt: Any = None) -> Residuals:
-    """`encode_maps` and `ControlNet.__call__` in PyTorch; maps in pixels are the last input."""
-    sample, *rest, maps_pixels = inputs
-    camera = None if camera_rt is None else _tensor(camera_rt)
-    tensors = (_channels_first(sample), *map(_tensor, rest), _channels_first(maps_pixels))
-    skips, mid = module(*tensors, camera)
-    clip_shape = np.shape(sample)[:2]
-    unfolded = [_channels_last(x.unflatten(0, clip_shape)) for x in (*skips, mid)]
-    return Residuals(tuple(unfolded[:-1]), unfolded[-1])
-
-
-@torch.no_grad()
-def run_map_embedding(module: MapEmbeddingOracle, maps_pixels: Any, camera_rt: Any = None) -> Any:
-    """`encode_maps` in PyTorch."""
-    maps = _channels_first(maps_pixels)
-    camera = None if camera_rt is None else _tensor(camera_rt).flatten(0, 1)
-    return _channels_last(module(maps.flatten(0, 1), camera).unflatten(0, maps.shape[:2]))
-
-
-@torch.no_grad()
-def run_vae_encode(module: AutoencoderKLTemporalDecoder, pixels: Any) -> Moments:
-    """`VAE.encode` in PyTorch."""
-    posterior = module.encode(_channels_first(pixels)).latent_dist
-    return Moments(_channels_last(posterior.mean), _channels_last(posterior.logvar))
-
-
-@torch.no_grad()
-def run_vae_decode(module: AutoencoderKLTemporalDecoder, latents_raw: Any) -> np.ndarray:
-    """`VAE.decode` in PyTorch, all frames at once."""
-    latents = _channels_first(latents_raw)
-    frames = module.decode(latents.flatten(0, 1), num_frames=latents.shape[1]).sample
-    return _channels_last(frames.unflatten(0, latents.shape[:2]))
-
-
-@torch.no_grad()
-def run_clip(module: CLIPVisionModelWithProjection, images: Any) -> np.ndarray:
-    """`CLIPVision.__call__` in PyTorch."""
-    return module(_channels_first(images)).image_embeds.numpy()
-
-
-def _tensor(array: Any) -> Tensor:
-    return torch.from_numpy(np.array(array, dtype=np.float32))
-
-
-def _channels_first(array: Any) -> Tensor:
-    return _tensor(array).movedim(-1, -3).contiguous()
-
-
-def _channels_last(tensor: Tensor) -> np.ndarray:
-    return tensor.movedim(-3, -1).contiguous().numpy()

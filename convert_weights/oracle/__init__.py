@@ -1,0 +1,55 @@
+"""The PyTorch networks ours must equal; tests, `--verify` and benchmarks share them."""
+
+from convert_weights.oracle.calls import (
+    run_clip,
+    run_controlnet,
+    run_map_embedding,
+    run_unet,
+    run_vae_decode,
+    run_vae_encode,
+)
+from convert_weights.oracle.networks import (
+    ControlNetOracle,
+    MapEmbeddingOracle,
+    clip,
+    controlnet,
+    encoder_inputs,
+    forward_unet,
+    interleave_temporal_context,
+    run_stage,
+    unet,
+    vae,
+)
+from convert_weights.oracle.states import (
+    from_published,
+    from_tensors,
+    load,
+    redraw,
+    round_parameters,
+    state,
+)
+
+__all__ = [
+    "ControlNetOracle",
+    "MapEmbeddingOracle",
+    "clip",
+    "controlnet",
+    "encoder_inputs",
+    "forward_unet",
+    "from_published",
+    "from_tensors",
+    "interleave_temporal_context",
+    "load",
+    "redraw",
+    "round_parameters",
+    "run_clip",
+    "run_controlnet",
+    "run_map_embedding",
+    "run_stage",
+    "run_unet",
+    "run_vae_decode",
+    "run_vae_encode",
+    "state",
+    "unet",
+    "vae",
+]

@@ -1,0 +1,85 @@
+"""Converts a ControlNet: `python -m convert_weights.posetraj_to_flax CONTROLNET DST`.
+
+CONTROLNET is the folder `controlnet/` of a checkpoint that the official PyTorch code saved, with or
+without the camera's projection; DST becomes one component of a weights folder, such as
+WEIGHTS/controlnet.
+
+The official UNet adds residual k several times. The weights are not changed for it: DST's
+config.json says how often in `residual_multiplicity`, and our ControlNet multiplies.
+"""
+
+import argparse
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from convert_weights import verify
+from convert_weights.components import MOST_SKIPS
+from convert_weights.source import Source, open_component
+from convert_weights.svd_to_flax import add_conversion_options, print_figures, progress
+from posetraj_jax import tree, weights
+from posetraj_jax.errors import run
+from posetraj_jax.models.controlnet import official_residual_multiplicity
+from posetraj_jax.new_folder import new_folder
+
+CAMERA = "controlnet_cond_embedding.cc_projection.weight"
+FIX = "give a folder `controlnet` of a checkpoint, with its config.json and safetensors"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses the command line, converts, and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m convert_weights.posetraj_to_flax",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("src", metavar="CONTROLNET", type=Path, help="folder with config.json")
+    parser.add_argument("dst", metavar="DST", type=Path, help="folder to make")
+    add_conversion_options(parser)
+    options = parser.parse_args(arguments)
+    if options.verify:
+        verify.require_torch()
+    source = check(options.src)
+    print_figures(convert(source, options.dst, options.dtype, options.verify))
+    config = source.network.config
+    print(
+        f"{options.dst}: {'with' if config.camera else 'without'} camera, residuals added "
+        f"{','.join(map(str, config.residual_multiplicity))} times, {options.dtype}"
+    )
+    return 0
+
+
+def check(src: Path) -> Source:
+    """Opens a ControlNet without reading a tensor; raises as `source.open_component`.
+
+    An export of ours says in its config.json what no official one does, and is believed.
+    """
+    return open_component(src, "controlnet", FIX, _official)
+
+
+def convert(source: Source, dst: Path, dtype: Any, verified: bool) -> dict[str, float]:
+    """Writes the ControlNet to `dst`, which appears only when it is complete.
+
+    Returns:
+        What `verify.verify` measured, if `verified`.
+
+    Raises:
+        UserError: `dst` exists or cannot be written; or the proof fails.
+    """
+    with new_folder(dst, tree.num_bytes(source.leaves(dtype))) as partial:
+        with progress([source]) as bar:
+            weights.save(source.leaves(dtype, on_read=bar.update), source.config, partial)
+        return verify.verify(source, partial, source.network.config) if verified else {}
+
+
+def _official(given: Mapping[str, Any], tensors: Collection[str]) -> dict[str, Any]:
+    """What config.json cannot tell of an official ControlNet."""
+    fields = {"camera": CAMERA in tensors}
+    levels, layers = given.get("block_out_channels"), given.get("layers_per_block")
+    if isinstance(levels, list) and type(layers) is int and len(levels) * layers <= MOST_SKIPS:
+        fields["residual_multiplicity"] = official_residual_multiplicity(len(levels), layers)
+    return fields  # what is no list or too much is refused by the config's own checks
+
+
+if __name__ == "__main__":
+    run(main)
