@@ -167,13 +167,16 @@ def from_json(config_cls: type[Config], fields: Mapping[str, Any]) -> Config:
 
 
 def write_config(config: Any, component: Component) -> dict[str, Any]:
-    """The config.json from which PyTorch builds this network; our own fields are added."""
-    published_config = dict(component.identity) | component.built_in(config)
+    """The config.json from which PyTorch builds this network.
+
+    A ControlNet's has our own fields too: how often each residual is to be added belongs to it.
+    """
+    fields = dict(component.identity) | component.built_in(config) | dataclasses.asdict(config)
     if component.key == "controlnet":  # the official class wants as many as there are down blocks
-        published_config["up_block_types"] = _up_blocks(config)
+        return fields | {"up_block_types": _up_blocks(config)}
     if component.key == "vae":
-        published_config["force_upcast"] = True  # float16 overflows in it
-    return published_config | dataclasses.asdict(config)
+        fields["force_upcast"] = True  # float16 overflows in it
+    return {name: value for name, value in fields.items() if name not in OURS}
 
 
 def _is_too_much(name: str, value: Any) -> bool:

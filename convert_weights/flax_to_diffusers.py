@@ -6,11 +6,12 @@ out tensors that cannot influence any output; PyTorch's classes want them, so th
 SVD_FOLDER, the published one. Numbers are stored in the type that SRC has.
 
 A ControlNet's config.json tells in `residual_multiplicity` how often each residual is to be added:
-once, for one trained here with the defaults. diffusers' own blocks do that; the official UNet adds
-some of them four times.
+once, for one trained here with the defaults. The official UNet adds some of them four times;
+--official_unet divides the last layers by that, so that its sums are ours.
 """
 
 import argparse
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
@@ -28,7 +30,8 @@ from convert_weights.source import open_component
 from convert_weights.svd_to_flax import DOWNLOAD, INDEX, NAMES, copy_settings, print_figures
 from convert_weights.tensor_files import StoredTensor
 from posetraj_jax import json_file, runs, tree, weights
-from posetraj_jax.errors import UserError, run
+from posetraj_jax.errors import UserError, listed, run
+from posetraj_jax.models.controlnet import ControlNetConfig, official_residual_multiplicity
 from posetraj_jax.new_folder import new_folder
 from posetraj_jax.nn.build import build
 
@@ -46,6 +49,8 @@ class Trained(NamedTuple):
     types: tree.Tree
     """As they are stored."""
     inert: Mapping[str, StoredTensor]
+    written: Any
+    """The configuration that is written; another `residual_multiplicity` scales the taps."""
 
     def state(self, on_read: Any) -> dict[str, np.ndarray]:
         """PyTorch's complete state dict; no more than one tensor is held twice."""
@@ -55,9 +60,10 @@ class Trained(NamedTuple):
         )
         ours = tree.flatten(weights.load(self.folder, target, self.item))
         dtype, key, state = next(iter(ours.values())).dtype, COMPONENTS[self.name].key, {}
+        scales = _scales(self.config, self.written)
         for path in list(ours):
             name, array = mapping.to_torch_tensor(path, ours.pop(path), key)
-            state[name] = array
+            state[name] = array * array.dtype.type(scales[name]) if name in scales else array
             on_read(array.nbytes)
         for name, tensor in self.inert.items():
             state[name] = np.asarray(tensor).astype(dtype)
@@ -122,21 +128,16 @@ def check(options: argparse.Namespace) -> list[Trained]:
     """
     found = _find(options)
     names = list(found) if options.only is None else options.only.split(",")
-    if unknown := [name for name in names if name not in found]:
+    unknown = [name for name in names if name not in found]
+    if unknown or not names:
         raise UserError(
-            f"{options.src} has no {', '.join(unknown)}",
+            f"{options.src} has no {', '.join(unknown) or 'parameters of ours'}",
             expected=", ".join(COMPONENTS),
             got=", ".join(found) or "none of them",
             fix="give the folder of a run, or of converted weights; correct --only",
         )
     needed = [name for name in names if name in WITH_INERT]
-    if needed and options.svd is None:
-        raise UserError(
-            f"the {' and the '.join(needed)} cannot be exported without --svd",
-            expected="the published SVD folder, for the tensors that we leave out",
-            got="no --svd",
-            fix=f"add --svd SVD_FOLDER; {DOWNLOAD}",
-        )
+    _require_fitting_options(options, names, needed)
     unet = open_component(options.svd / "unet", "unet", DOWNLOAD) if needed else None
     exported = []
     for name in names:
@@ -144,8 +145,29 @@ def check(options: argparse.Namespace) -> list[Trained]:
         abstract = build(COMPONENTS[name].module_cls, config).abstract()
         types = weights.stored_types(folder, abstract, item)
         inert = unet.inert(types, COMPONENTS[name].key) if name in WITH_INERT else {}
-        exported.append(Trained(name, config, folder, item, types, inert))
+        is_scaled = name == "controlnet" and options.official_unet
+        written = _for_official_unet(config) if is_scaled else config
+        exported.append(Trained(name, config, folder, item, types, inert, written))
     return exported
+
+
+def _require_fitting_options(
+    options: argparse.Namespace, names: Sequence[str], needed: Sequence[str]
+) -> None:
+    problems = []
+    if needed and options.svd is None:
+        problems.append(f"--svd is missing: the {' and the '.join(needed)} cannot do without")
+    if (options.raw or options.step is not None) and not runs.is_run(options.src):
+        problems.append("--raw and --step choose from the checkpoints of a run; SRC is none")
+    if options.official_unet and "controlnet" not in names:
+        problems.append("--official_unet scales a ControlNet; none is exported")
+    if problems:
+        raise UserError(
+            "the options do not fit what is exported",
+            expected="options that have an effect, and --svd SVD_FOLDER where it is needed",
+            got=listed(problems),
+            fix=f"correct the options; if SVD_FOLDER is missing, {DOWNLOAD}",
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,6 +183,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--step", type=int, help="of a run's checkpoint; default: the newest")
     parser.add_argument(
         "--raw", action="store_true", help="a run's raw parameters, not their moving average"
+    )
+    parser.add_argument(
+        "--official_unet",
+        action="store_true",
+        help="scale a ControlNet for the UNet of the official code, which repeats residuals",
     )
     parser.add_argument(
         "--verify",
@@ -192,13 +219,34 @@ def _find(options: argparse.Namespace) -> dict[str, tuple[Any, Path, str]]:
     }
 
 
+def _for_official_unet(config: ControlNetConfig) -> ControlNetConfig:
+    official = official_residual_multiplicity(config.num_levels, config.layers_per_block)
+    return dataclasses.replace(config, residual_multiplicity=official)
+
+
+def _scales(ours: Any, written: Any) -> dict[str, float]:
+    """Factors of PyTorch's tensors that make up for another `residual_multiplicity`."""
+    if ours == written:
+        return {}
+    times = zip(ours.residual_multiplicity, written.residual_multiplicity, strict=True)
+    return {
+        f"controlnet_down_blocks.{k}.{name}": a / b
+        for k, (a, b) in enumerate(times)
+        for name in ("weight", "bias")
+    }
+
+
 def _write(one: Trained, folder: Path, on_read: Any) -> None:
     folder.mkdir()
-    config = write_config(one.config, COMPONENTS[one.name])
-    (folder / weights.CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    config, fields = folder / weights.CONFIG, write_config(one.written, COMPONENTS[one.name])
+    config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
     file = folder / f"{COMPONENTS[one.name].file}.safetensors"
-    # transformers refuses files that do not say which framework they are for.
-    save_file(one.state(on_read), file, metadata={"format": "pt"})
+    try:
+        # transformers refuses files that do not say which framework they are for.
+        save_file(one.state(on_read), file, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk, as safetensors reports it
+        raise OSError(str(error)) from error
+    file.chmod(config.stat().st_mode)  # safetensors makes it readable by its owner alone
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from convert_weights.components import COMPONENTS
 from convert_weights.source import Source
 from posetraj_jax import weights
 from posetraj_jax.errors import UserError, listed
-from posetraj_jax.models.stages import Residuals
 from posetraj_jax.nn.build import Network, build
 from posetraj_jax.structs import CAMERA_NUMBERS, MAP_CHANNELS
 
@@ -21,7 +20,8 @@ TOLERANCE = 1e-4
 SEED, FRAMES, ROWS, COLUMNS = 0, 3, 16, 24
 """Of the input: three frames of 16 x 24 latents, so of 128 x 192 pixels."""
 
-Outputs = dict[str, np.ndarray]
+Outputs = dict[str, tuple[np.ndarray, ...]]
+"""What is printed in one line → arrays, each measured in units of its own largest number."""
 
 
 def require_torch() -> None:
@@ -59,7 +59,10 @@ def verify(
     inputs = _draw(source.name, config)
     expected = _run_torch(source, dtype, inputs)  # whole networks: one is gone before the next
     got = _run_ours(source.name, network, _load(network, folder, item), inputs)
-    errors = {name: relative_error(got[name], expected[name]) for name in expected}
+    errors = {
+        name: max(map(_relative_error, zip(got[name], arrays, strict=True)))
+        for name, arrays in expected.items()
+    }
     if wrong := [f"{name}: {error:.1e}" for name, error in errors.items() if error > TOLERANCE]:
         raise UserError(
             f"the converted {source.name} does not compute what the PyTorch network computes",
@@ -70,8 +73,9 @@ def verify(
     return errors
 
 
-def relative_error(ours: Any, theirs: Any) -> float:
+def _relative_error(pair: tuple[np.ndarray, np.ndarray]) -> float:
     """The largest difference in units of the largest output; infinite where one is not finite."""
+    ours, theirs = pair
     difference, scale = np.abs(ours - theirs).max(), np.abs(theirs).max()
     if difference == 0:  # both may be zero: a ControlNet that was never trained
         return 0.0
@@ -115,18 +119,18 @@ def _run_torch(source: Source, dtype: str, inputs: Mapping[str, np.ndarray]) -> 
         module = oracle.from_published(source.file.parent, source.name, variant)
     oracle.round_parameters(module, dtype)
     if source.name == "unet":
-        return {"unet": oracle.run_unet(module, *inputs.values())}
+        return {"unet": (oracle.run_unet(module, *inputs.values()),)}
     if source.name == "vae":
-        mean, logvar = oracle.run_vae_encode(module, inputs["pixels"])
+        moments = oracle.run_vae_encode(module, inputs["pixels"])
         decoded = oracle.run_vae_decode(module, inputs["latents_raw"])
-        return {"vae encode": np.stack([mean, logvar]), "vae decode": decoded}
+        return {"vae encode": tuple(moments), "vae decode": (decoded,)}
     if source.name == "image_encoder":
-        return {"image_encoder": oracle.run_clip(module, inputs["images"])}
+        return {"image_encoder": (oracle.run_clip(module, inputs["images"]),)}
     *rest, maps = (inputs[name] for name in inputs if name != "camera_rt")
     residuals = oracle.run_controlnet(module, *rest, maps, camera_rt=inputs.get("camera_rt"))
     times = source.network.config.residual_multiplicity
     skips = [skip * m for skip, m in zip(residuals.skips, times, strict=True)]
-    return _by_tap(Residuals(tuple(skips), residuals.mid))
+    return {"controlnet": (*skips, residuals.mid)}
 
 
 def _load(network: Network, folder: Path, item: str) -> Any:
@@ -147,15 +151,11 @@ def _run_ours(
             return jax.tree.map(np.asarray, run(params, *arguments))
 
     if name == "vae":
-        moments = np.stack(call("encode", inputs["pixels"]))
-        return {"vae encode": moments, "vae decode": call("decode", inputs["latents_raw"])}
+        moments, decoded = call("encode", inputs["pixels"]), call("decode", inputs["latents_raw"])
+        return {"vae encode": tuple(moments), "vae decode": (decoded,)}
     if name != "controlnet":
-        return {name: call(None, *inputs.values())}
+        return {name: (call(None, *inputs.values()),)}
     features = call("encode_maps", inputs["maps_pixels"], inputs.get("camera_rt"))
     rest = [x for key, x in inputs.items() if key not in ("maps_pixels", "camera_rt")]
-    return _by_tap(call(None, *rest, features))
-
-
-def _by_tap(residuals: Residuals) -> Outputs:
-    skips = {f"controlnet residual {k}": skip for k, skip in enumerate(residuals.skips)}
-    return skips | {"controlnet mid": residuals.mid}
+    residuals = call(None, *rest, features)
+    return {name: (*residuals.skips, residuals.mid)}

@@ -78,9 +78,10 @@ def load(folder: Path, target: tree.Tree, item: str = PARAMS) -> tree.Tree:
       UserError: no such folder, or leaves missing, unexpected or of another shape, all named.
     """
     folder = Path(folder).absolute()
-    with _reading(folder, item) as checkpointer:
-        _require_fit(folder, target, _stored(checkpointer, folder / item))
-        return checkpointer.restore(folder / item, target)
+    with _reading(folder, item):
+        _require_fit(folder, target, _stored(folder / item))
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(folder / item, target)
 
 
 def stored_types(folder: Path, abstract: tree.Tree, item: str = PARAMS) -> tree.Tree:
@@ -90,9 +91,9 @@ def stored_types(folder: Path, abstract: tree.Tree, item: str = PARAMS) -> tree.
       UserError: as `load`, which this does everything of but the reading.
     """
     folder = Path(folder).absolute()
-    with _reading(folder, item) as checkpointer:
-        stored = _stored(checkpointer, folder / item)
-    _require_fit(folder, abstract, stored)
+    with _reading(folder, item):
+        stored = _stored(folder / item)
+        _require_fit(folder, abstract, stored)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), stored)
 
 
@@ -195,8 +196,8 @@ def _finish(writing: Sequence[Any]) -> None:
 
 
 @contextmanager
-def _reading(folder: Path, item: str) -> Iterator[ocp.StandardCheckpointer]:
-    """A checkpointer whose troubles become a UserError."""
+def _reading(folder: Path, item: str) -> Iterator[None]:
+    """Turns what Orbax says about a tree that it cannot read into a UserError."""
     if not (folder / item).is_dir():
         raise UserError(
             f"no weights in {folder}",
@@ -205,8 +206,7 @@ def _reading(folder: Path, item: str) -> Iterator[ocp.StandardCheckpointer]:
             fix=f"make them with: {HOW_TO_CONVERT}",
         )
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            yield checkpointer
+        yield
     except (ValueError, OSError, KeyError, AttributeError) as error:
         raise UserError(
             f"cannot read the weights in {folder}",
@@ -216,8 +216,9 @@ def _reading(folder: Path, item: str) -> Iterator[ocp.StandardCheckpointer]:
         ) from error
 
 
-def _stored(checkpointer: ocp.StandardCheckpointer, path: Path) -> tree.Tree:
-    return checkpointer.metadata(path).item_metadata.tree
+def _stored(path: Path) -> tree.Tree:
+    # Not through a Checkpointer, which warns that a part of a checkpoint is no whole one.
+    return ocp.StandardCheckpointHandler().metadata(path).tree
 
 
 def _require_fit(folder: Path, target: tree.Tree, stored: tree.Tree) -> None:
