@@ -20,20 +20,20 @@ from convert_weights.oracle.networks import (
     unet,
     vae,
 )
-from convert_weights.oracle.states import (
+from convert_weights.oracle.published import (
+    drawn,
     from_published,
     from_tensors,
-    load,
-    redraw,
-    round_parameters,
-    state,
+    save_settings,
 )
+from convert_weights.oracle.states import load, redraw, round_parameters, state
 
 __all__ = [
     "ControlNetOracle",
     "MapEmbeddingOracle",
     "clip",
     "controlnet",
+    "drawn",
     "encoder_inputs",
     "forward_unet",
     "from_published",
@@ -49,6 +49,7 @@ __all__ = [
     "run_unet",
     "run_vae_decode",
     "run_vae_encode",
+    "save_settings",
     "state",
     "unet",
     "vae",

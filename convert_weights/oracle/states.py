@@ -1,17 +1,10 @@
-"""Parameters of the PyTorch networks: drawn anew, taken out, put in, read as published."""
+"""Parameters of the PyTorch networks: drawn anew, rounded, taken out and put in."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
-from numpy.typing import ArrayLike
 from torch import nn
-from transformers import CLIPVisionModelWithProjection
-
-Config = TypeVar("Config")
 
 
 def redraw(module: nn.Module, seed: int) -> nn.Module:
@@ -48,38 +41,6 @@ def load(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Module:
     """Loads a complete state dict of numpy arrays; a name too many or too few is an error."""
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     module.load_state_dict(tensors, strict=True)
-    return module.eval()
-
-
-def from_published(folder: Path, name: str, variant: str | None) -> nn.Module:
-    """The float32 network in a published folder, read by the library that published it.
-
-    Args:
-        name: unet, vae or image_encoder.
-        variant: None, or "fp16".
-    """
-    classes = {
-        "unet": UNetSpatioTemporalConditionModel,
-        "vae": AutoencoderKLTemporalDecoder,
-        "image_encoder": CLIPVisionModelWithProjection,
-    }
-    module = classes[name].from_pretrained(folder, variant=variant, local_files_only=True)
-    return module.float().eval()
-
-
-def from_tensors(
-    make: Callable[[Config], nn.Module], config: Config, tensors: Mapping[str, ArrayLike]
-) -> nn.Module:
-    """The float32 network `make(config)` with these parameters, held in memory once.
-
-    Args:
-        tensors: A complete state dict of arrays, or of objects that numpy can turn into arrays.
-    """
-    with torch.device("meta"):
-        module = make(config)
-    numbers = {name: np.asarray(tensor).astype(np.float32) for name, tensor in tensors.items()}
-    state = {name: torch.from_numpy(array) for name, array in numbers.items()}
-    module.load_state_dict(state, strict=True, assign=True)
     return module.eval()
 
 

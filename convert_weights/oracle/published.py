@@ -1,0 +1,83 @@
+"""Networks and settings in files, written and read by the libraries that publish them."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    EulerDiscreteScheduler,
+    UNetSpatioTemporalConditionModel,
+)
+from numpy.typing import ArrayLike
+from torch import nn
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+from convert_weights.oracle.states import redraw
+
+Config = TypeVar("Config")
+
+
+def from_published(folder: Path, name: str, variant: str | None) -> nn.Module:
+    """The float32 network in a published folder, read by the library that published it.
+
+    Args:
+        name: unet, vae or image_encoder.
+        variant: None, or "fp16".
+    """
+    classes = {
+        "unet": UNetSpatioTemporalConditionModel,
+        "vae": AutoencoderKLTemporalDecoder,
+        "image_encoder": CLIPVisionModelWithProjection,
+    }
+    module = classes[name].from_pretrained(folder, variant=variant, local_files_only=True)
+    return module.float().eval()
+
+
+def from_tensors(
+    make: Callable[[Config], nn.Module], config: Config, tensors: Mapping[str, ArrayLike]
+) -> nn.Module:
+    """The float32 network `make(config)` with these parameters, held in memory once.
+
+    Args:
+        tensors: A complete state dict of arrays, or of objects that numpy can turn into arrays.
+    """
+    with torch.device("meta"):
+        module = make(config)
+    numbers = {name: np.asarray(tensor).astype(np.float32) for name, tensor in tensors.items()}
+    state = {name: torch.from_numpy(array) for name, array in numbers.items()}
+    module.load_state_dict(state, strict=True, assign=True)
+    return module.eval()
+
+
+def drawn(make: Callable[[Config], nn.Module], config: Config, seed: int) -> nn.Module:
+    """The network `make(config)` with every parameter drawn, in half the time of `redraw`.
+
+    Args:
+        make: One whose network has no buffers: they stay uninitialised.
+    """
+    with torch.device("meta"):
+        module = make(config)
+    return redraw(module.to_empty(device="cpu"), seed)
+
+
+def save_settings(folder: Path) -> None:
+    """Writes the scheduler, the preprocessor and the index of Stable Video Diffusion."""
+    EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        sigma_min=0.002,
+        sigma_max=700.0,
+        timestep_spacing="leading",
+        timestep_type="continuous",
+        use_karras_sigmas=True,
+        steps_offset=1,
+    ).save_pretrained(folder / "scheduler")
+    CLIPImageProcessor().save_pretrained(folder / "feature_extractor")
+    index: dict[str, Any] = {"_class_name": "StableVideoDiffusionPipeline"}
+    (folder / "model_index.json").write_text(json.dumps(index))
