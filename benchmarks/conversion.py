@@ -205,7 +205,7 @@ def _copy(source: Path, target: Path) -> float:
 
 def _differences(costs: list[Cost]) -> dict[str, float]:
     lines = [line for cost in costs for line in cost.output.splitlines() if "difference" in line]
-    return {line[:24].strip(): float(line.split()[-1]) for line in lines}
+    return {line.split(" largest")[0].strip(): float(line.split()[-1]) for line in lines}
 
 
 def _is_same(one: Path, other: Path, svd: Path) -> bool:

@@ -5,6 +5,7 @@ accepted.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -15,12 +16,16 @@ from posetraj_jax.models.controlnet import ControlNet, ControlNetConfig
 from posetraj_jax.models.stages import EncoderConfig
 from posetraj_jax.models.unet import UNet, UNetConfig
 from posetraj_jax.models.vae import VAE, VAEConfig
+from posetraj_jax.published import LARGEST, SHORT
 from posetraj_jax.structs import MAP_CHANNELS
 
 OURS = ("temporal_context", "residual_multiplicity", "camera", "camera_init")
 """Fields of our configurations that no published config has."""
 
-MOST_SKIPS, MOST_LAYERS = 64, 64
+PIPELINE, INDEX = ("unet", "vae", "image_encoder"), "model_index.json"
+"""The components of Stable Video Diffusion, and the file beside them that says so."""
+
+MOST_SKIPS, MOST_LAYERS, LARGEST_COUNT = 64, 64, 10**6
 LAYERS = ("layers_per_block", "transformer_layers_per_block", "num_hidden_layers")
 
 Config = TypeVar("Config")
@@ -130,15 +135,15 @@ def read_config(
     likes = {field.name: field.default for field in dataclasses.fields(component.config_cls)}
     full = {name: like for name, like in likes.items() if name in OURS} | dict(ours) | dict(given)
     problems = [
-        f"{name}: {given[name]!r}, not {value!r}"
+        f"{name}: {SHORT.repr(given[name])}, not {value!r}"
         for name, value in component.identity.items()
         if given.get(name, value) != value
     ] or [
-        f"{name}: {full.get(name, 'nothing')!r}, not like {like!r}"
+        f"{name}: {SHORT.repr(full.get(name, 'nothing'))}, not like {like!r}"
         for name, like in likes.items()
-        if not _is_like(full.get(name), like) or _is_too_much(name, full[name])
+        if not _is_like(full.get(name), like)
     ]
-    if problems:
+    if problems or (problems := _too_much({name: full[name] for name in likes})):
         return None, problems
     try:
         config = from_json(component.config_cls, full)
@@ -146,7 +151,7 @@ def read_config(
         return None, [str(error)]
     built_in = component.built_in(config)
     problems = [
-        f"{name}: {given.get(name, 'nothing')!r}, not {value!r}"
+        f"{name}: {SHORT.repr(given.get(name, 'nothing'))}, not {value!r}"
         for name, value in built_in.items()
         if given.get(name) != value
     ]
@@ -179,19 +184,27 @@ def write_config(config: Any, component: Component) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in OURS}
 
 
-def _is_too_much(name: str, value: Any) -> bool:
-    """Whether building such a network would only keep the machine busy."""
-    if isinstance(value, list | tuple):
-        return len(value) > MOST_SKIPS
-    return name in LAYERS and value > MOST_LAYERS
+def _too_much(fields: Mapping[str, Any]) -> list[str]:
+    """A line for each field with which building would only keep the machine busy."""
+    problems = [
+        f"{name}: {len(value)} numbers, more than {MOST_SKIPS}"
+        for name, value in fields.items()
+        if isinstance(value, list | tuple) and len(value) > MOST_SKIPS
+    ]
+    layers = {name: fields[name] for name in LAYERS if name in fields}
+    depth = math.prod(layers.values()) * len(fields.get("block_out_channels", (1,)))
+    if not problems and depth > MOST_LAYERS:
+        problems = [f"{', '.join(layers)}: {depth} layers in all, more than {MOST_LAYERS}"]
+    return problems
 
 
 def _is_like(value: Any, like: Any) -> bool:
-    """Whether a JSON value has the type of a field's default, and is positive if it is a number."""
+    """Whether a JSON value has the type of a field's default and, if a number, a sensible size."""
     if isinstance(like, tuple):
         is_list = isinstance(value, list | tuple) and len(value) > 0
         return is_list and all(_is_like(v, like[0]) for v in value)
     if isinstance(like, bool | str):
         return type(value) is type(like)
-    types = (int, float) if isinstance(like, float) else (int,)
-    return type(value) in types and value > 0
+    if isinstance(like, float):
+        return type(value) in (int, float) and 1 / LARGEST <= value <= LARGEST
+    return type(value) is int and 0 < value <= LARGEST_COUNT

@@ -22,12 +22,11 @@ import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
-from tqdm import tqdm
 
 from convert_weights import mapping, verify
-from convert_weights.components import COMPONENTS, write_config
-from convert_weights.source import open_component
-from convert_weights.svd_to_flax import DOWNLOAD, INDEX, NAMES, copy_settings, print_figures
+from convert_weights.command_line import DOWNLOAD, make_parser, print_figures, progress
+from convert_weights.components import COMPONENTS, INDEX, PIPELINE, write_config
+from convert_weights.source import copy_settings, open_component
 from convert_weights.tensor_files import StoredTensor
 from posetraj_jax import json_file, runs, tree, weights
 from posetraj_jax.errors import UserError, listed, run
@@ -104,17 +103,17 @@ def export(
         UserError: `dst` exists or cannot be written; or the proof fails.
     """
     total, figures = sum(one.num_bytes for one in exported), {}
-    with new_folder(dst, total) as partial:
-        with tqdm(total=total, unit="B", unit_scale=True, dynamic_ncols=True) as bar:
+    with new_folder(dst, total) as made:
+        with progress(total) as bar:
             for one in exported:
                 bar.set_description(one.name)
-                _write(one, partial / one.name, bar.update)
+                _write(one, made / one.name, bar.update)
                 if (src / (COMPONENTS[one.name].settings or "")).is_file():
-                    copy_settings(src, partial, one.name)
-        if svd and (svd / INDEX).is_file() and {one.name for one in exported} >= set(NAMES):
-            shutil.copyfile(svd / INDEX, partial / INDEX)
+                    copy_settings(src, made, one.name)
+        if svd and (svd / INDEX).is_file() and {one.name for one in exported} >= set(PIPELINE):
+            shutil.copyfile(svd / INDEX, made / INDEX)
         for one in exported if verified else ():
-            written = open_component(partial / one.name, one.name, DOWNLOAD)
+            written = open_component(made / one.name, one.name, DOWNLOAD)
             figures |= verify.verify(written, one.folder, one.config, one.item)
     return figures
 
@@ -171,13 +170,7 @@ def _require_fitting_options(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m convert_weights.flax_to_diffusers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("src", metavar="SRC", type=Path, help="a run, or converted weights")
-    parser.add_argument("dst", metavar="DST", type=Path, help="folder to make")
+    parser = make_parser("flax_to_diffusers", __doc__, "a run, or converted weights")
     parser.add_argument("--svd", type=Path, help="published folder; for unet and controlnet")
     parser.add_argument("--only", help="components, with commas between; default: all in SRC")
     parser.add_argument("--step", type=int, help="of a run's checkpoint; default: the newest")
@@ -188,11 +181,6 @@ def _parser() -> argparse.ArgumentParser:
         "--official_unet",
         action="store_true",
         help="scale a ControlNet for the UNet of the official code, which repeats residuals",
-    )
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="then run PyTorch's networks and ours on the same input (needs the extra `convert`)",
     )
     return parser
 

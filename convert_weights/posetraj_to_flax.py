@@ -1,6 +1,6 @@
-"""Converts a ControlNet: `python -m convert_weights.posetraj_to_flax CONTROLNET DST`.
+"""Converts a ControlNet: `python -m convert_weights.posetraj_to_flax SRC DST`.
 
-CONTROLNET is the folder `controlnet/` of a checkpoint that the official PyTorch code saved, with or
+SRC is the folder `controlnet/` of a checkpoint that the official PyTorch code saved, with or
 without the camera's projection; DST becomes one component of a weights folder, such as
 WEIGHTS/controlnet.
 
@@ -8,15 +8,14 @@ The official UNet adds residual k several times. The weights are not changed for
 config.json says how often in `residual_multiplicity`, and our ControlNet multiplies.
 """
 
-import argparse
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from convert_weights import verify
+from convert_weights.command_line import add_dtype, make_parser, print_figures, progress
 from convert_weights.components import MOST_SKIPS
 from convert_weights.source import Source, open_component
-from convert_weights.svd_to_flax import add_conversion_options, print_figures, progress
 from posetraj_jax import tree, weights
 from posetraj_jax.errors import run
 from posetraj_jax.models.controlnet import official_residual_multiplicity
@@ -28,14 +27,8 @@ FIX = "give a folder `controlnet` of a checkpoint, with its config.json and safe
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, converts, and returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m convert_weights.posetraj_to_flax",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("src", metavar="CONTROLNET", type=Path, help="folder with config.json")
-    parser.add_argument("dst", metavar="DST", type=Path, help="folder to make")
-    add_conversion_options(parser)
+    parser = make_parser("posetraj_to_flax", __doc__, "folder with config.json and tensors")
+    add_dtype(parser)
     options = parser.parse_args(arguments)
     if options.verify:
         verify.require_torch()
@@ -67,7 +60,7 @@ def convert(source: Source, dst: Path, dtype: Any, verified: bool) -> dict[str, 
         UserError: `dst` exists or cannot be written; or the proof fails.
     """
     with new_folder(dst, tree.num_bytes(source.leaves(dtype))) as partial:
-        with progress([source]) as bar:
+        with progress(source.num_bytes) as bar:
             weights.save(source.leaves(dtype, on_read=bar.update), source.config, partial)
         return verify.verify(source, partial, source.network.config) if verified else {}
 

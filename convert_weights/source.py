@@ -1,5 +1,6 @@
 """Published folders, checked as a whole before anything is read or written."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,6 +106,13 @@ def open_component(
         raise _unfit(file, problems, expected, fix)
     own = {field: getattr(config, field) for field in OURS if hasattr(config, field)}
     return Source(name, network, given | own, tensors, file)
+
+
+def copy_settings(src: Path, dst: Path, name: str) -> None:
+    """Copies the config, beside its folder, without which the component cannot be used."""
+    if relative := COMPONENTS[name].settings:
+        (dst / relative).parent.mkdir()
+        shutil.copyfile(src / relative, dst / relative)
 
 
 def _tensor_problems(

@@ -7,31 +7,25 @@ below the size of the model.
 """
 
 import argparse
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from convert_weights import verify
-from convert_weights.components import COMPONENTS
-from convert_weights.source import Source, open_component
+from convert_weights.command_line import DOWNLOAD, add_dtype, make_parser, print_figures, progress
+from convert_weights.components import COMPONENTS, INDEX, PIPELINE
+from convert_weights.source import Source, copy_settings, open_component
 from posetraj_jax import json_file, published, tree, weights
 from posetraj_jax.errors import UserError, all_of, run
 from posetraj_jax.new_folder import new_folder
 
-NAMES = ("unet", "vae", "image_encoder")
 NUM_FRAMES = {"svd": 14, "svd_xt": 25}
-PIPELINE, INDEX = "StableVideoDiffusionPipeline", "model_index.json"
+CLASS_NAME = "StableVideoDiffusionPipeline"
 READERS = {
     published.SCHEDULER: published.read_sigma_range,
     published.PREPROCESSOR: published.read_image_statistics,
 }
-DOWNLOAD = (
-    "download stabilityai/stable-video-diffusion-img2vid (or …-xt) from Hugging Face as it is"
-)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,15 +52,15 @@ def convert(
         UserError: `dst` exists or cannot be written; or the proof fails.
     """
     num_bytes, figures = sum(tree.num_bytes(source.leaves(dtype)) for source in sources), {}
-    with new_folder(dst, num_bytes) as partial:
-        with progress(sources) as bar:
+    with new_folder(dst, num_bytes) as made:
+        with progress(sum(source.num_bytes for source in sources)) as bar:
             for source in sources:
                 bar.set_description(source.name)
                 params = source.leaves(dtype, on_read=bar.update)
-                weights.save(params, source.config, partial / source.name)
-                copy_settings(src, partial, source.name)
+                weights.save(params, source.config, made / source.name)
+                copy_settings(src, made, source.name)
         for source in sources if verified else ():
-            figures |= verify.verify(source, partial / source.name, source.network.config)
+            figures |= verify.verify(source, made / source.name, source.network.config)
     return figures
 
 
@@ -99,66 +93,33 @@ def check(src: Path, names: Sequence[str], variant: str | None = None) -> list[S
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m convert_weights.svd_to_flax",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("src", metavar="SRC", type=Path, help="folder with " + ", ".join(NAMES))
-    parser.add_argument("dst", metavar="DST", type=Path, help="folder to make")
-    parser.add_argument("--only", default=",".join(NAMES), help="default: %(default)s")
+    parser = make_parser("svd_to_flax", __doc__, "folder with " + ", ".join(PIPELINE))
+    add_dtype(parser)
+    parser.add_argument("--only", default=",".join(PIPELINE), help="default: %(default)s")
     parser.add_argument(
         "--variant", choices=tuple(NUM_FRAMES), help="refuse anything else; default: take either"
     )
-    add_conversion_options(parser)
     return parser
-
-
-def add_conversion_options(parser: argparse.ArgumentParser) -> None:
-    """The options of every conversion to our format."""
-    parser.add_argument(
-        "--dtype",
-        choices=("bfloat16", "float32"),
-        default="float32",
-        help="type to store; default: float32, which keeps every source type exactly",
-    )
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="then run PyTorch's networks and ours on the same input (needs the extra `convert`)",
-    )
-
-
-def progress(sources: Sequence[Source]) -> tqdm:
-    """A bar over the bytes that are read of `sources`."""
-    total = sum(source.num_bytes for source in sources)
-    return tqdm(total=total, unit="B", unit_scale=True, dynamic_ncols=True)
-
-
-def print_figures(figures: Mapping[str, float]) -> None:
-    """Prints what `verify.verify` measured."""
-    for name, error in figures.items():
-        print(f"{name:<24} largest relative difference from PyTorch {error:.1e}")
 
 
 def _component_names(text: str) -> list[str]:
     wanted = text.split(",")
-    if unknown := [name for name in wanted if name not in NAMES]:
+    if unknown := [name for name in wanted if name not in PIPELINE]:
         raise UserError(
             f"--only {text}: no such component",
-            expected=f"some of {','.join(NAMES)}, with commas between",
+            expected=f"some of {','.join(PIPELINE)}, with commas between",
             got=", ".join(map(repr, unknown)),
             fix="correct the names, or leave --only out to convert all",
         )
-    return [name for name in NAMES if name in wanted]
+    return [name for name in PIPELINE if name in wanted]
 
 
 def _require_pipeline(index: Path) -> None:
     name = json_file.read_object(index, DOWNLOAD).get("_class_name")
-    if name != PIPELINE:
+    if name != CLASS_NAME:
         raise UserError(
             f"{index.parent} is another model",
-            expected=f"a {PIPELINE} in {INDEX}",
+            expected=f"a {CLASS_NAME} in {INDEX}",
             got=f"a {name}",
             fix=DOWNLOAD,
         )
@@ -173,13 +134,6 @@ def _require_variant(src: Path, sources: dict[str, Source], variant: str) -> Non
             got=f"{frames}" + (", which is svd_xt" if frames == NUM_FRAMES["svd_xt"] else ""),
             fix="give the other folder, or the --variant that it is",
         )
-
-
-def copy_settings(src: Path, dst: Path, name: str) -> None:
-    """Copies the config, beside its folder, without which the component cannot be used."""
-    if relative := COMPONENTS[name].settings:
-        (dst / relative).parent.mkdir()
-        shutil.copyfile(src / relative, dst / relative)
 
 
 if __name__ == "__main__":

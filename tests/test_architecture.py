@@ -61,7 +61,7 @@ LIBRARIES = {
     # library → modules that may import it
     "flax": r"posetraj_jax\.(nn|models|evaluation\.networks)(\.|$)",
     "orbax": r"posetraj_jax\.(weights|training\.checkpoint)$",
-    "torch": r"convert_weights\.(oracle(\.|$)|pickled$)",
+    "torch": r"convert_weights\.oracle(\.|$)",
     "diffusers": r"convert_weights\.oracle(\.|$)",
     "transformers": r"convert_weights\.oracle(\.|$)",
     "bpy": r"data_prep\.blender_",

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from transformers import CLIPVisionModelWithProjection
 
 from convert_weights import flax_to_diffusers, mapping, names, oracle, posetraj_to_flax, svd_to_flax
+from convert_weights.components import COMPONENTS, write_config
 from posetraj_jax import weights
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.clip import CLIPVisionConfig
@@ -68,8 +69,8 @@ def controlnet_pair():
 
 
 def config_json(config):
-    components = svd_to_flax.COMPONENTS["controlnet"]
-    return flax_to_diffusers.write_config(config, components)
+    components = COMPONENTS["controlnet"]
+    return write_config(config, components)
 
 
 def export(*arguments):
@@ -93,7 +94,7 @@ def assert_equal(got, expected):
 def test_a_converted_pipeline_goes_back_bitwise_with_its_inert_tensors(svd, ours, tmp_path):
     export(ours, tmp_path / "out", "--svd", svd, "--only", "unet,vae,image_encoder")
     for name, cls in CLASSES.items():
-        file = svd_to_flax.COMPONENTS[name].file + ".safetensors"
+        file = COMPONENTS[name].file + ".safetensors"
         assert_equal(load_file(tmp_path / "out" / name / file), load_file(svd / name / file))
         module, info = cls.from_pretrained(tmp_path / "out" / name, output_loading_info=True)
         assert not any(info.values()), info
@@ -113,7 +114,7 @@ def test_and_back_again_bitwise(svd, ours, tmp_path):
     )
     for name in (*CLASSES, "controlnet"):
         again = tmp_path / ("again_controlnet" if name == "controlnet" else f"again/{name}")
-        component = svd_to_flax.COMPONENTS[name]
+        component = COMPONENTS[name]
         config = weights.load_config(ours / name, component.config_cls)
         assert weights.load_config(again, component.config_cls) == config
         target = build(component.module_cls, config).abstract()

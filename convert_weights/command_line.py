@@ -1,0 +1,54 @@
+"""What the commands of this folder have in common: options, the bar, the figures."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+DOWNLOAD = (
+    "download stabilityai/stable-video-diffusion-img2vid (or …-xt) from Hugging Face as it is"
+)
+"""What to do about a published folder that cannot be used."""
+
+
+def make_parser(name: str, description: str, source: str) -> argparse.ArgumentParser:
+    """A parser of SRC, DST and --verify.
+
+    Args:
+        source: What SRC is, in a few words.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m convert_weights.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("src", metavar="SRC", type=Path, help=source)
+    parser.add_argument("dst", metavar="DST", type=Path, help="folder to make")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="then run PyTorch's networks and ours on the same input (needs the extra `convert`)",
+    )
+    return parser
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """The type in which our parameters are stored."""
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        default="float32",
+        help="type to store; default: float32, which keeps every source type exactly",
+    )
+
+
+def progress(num_bytes: int) -> tqdm:
+    """A bar over the bytes that are read."""
+    return tqdm(total=num_bytes, unit="B", unit_scale=True, dynamic_ncols=True)
+
+
+def print_figures(figures: Mapping[str, float]) -> None:
+    """Prints what `verify.verify` measured."""
+    for name, error in figures.items():
+        print(f"{name:<16} largest relative difference from PyTorch {error:.1e}")
