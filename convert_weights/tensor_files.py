@@ -5,6 +5,7 @@ precision or as the fp16 variant. Nothing here knows what the tensors mean.
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -84,10 +85,17 @@ def open_tensors(file: Path) -> dict[str, StoredTensor]:
 
 
 def _is_beside(name: object) -> bool:
-    return isinstance(name, str) and Path(name).name == name
+    return isinstance(name, str) and name not in ("", "..") and Path(name).name == name
 
 
 def _open_file(file: Path) -> dict[str, StoredTensor]:
+    if not os.path.isfile(file):  # not Path.is_file, which raises where a name is no name
+        raise UserError(
+            f"cannot read {file}",
+            expected="a file with tensors, which the index beside it names",
+            got="something else" if os.path.lexists(file) else "no such file",
+            fix=WHOLE,
+        )
     return _open_pickle(file) if file.suffix == ".bin" else _open_safetensors(file)
 
 
