@@ -103,6 +103,8 @@ def measure(folder: Path, size: str) -> Figures:
     proofs = [_run("svd_to_flax", source, weights, "--verify")]
     controlnet = ("posetraj_to_flax", folder / "controlnet", weights / "controlnet", "--verify")
     proofs.append(_run(*controlnet))
+    for cost in proofs:
+        print(f"  converted and verified in {cost.seconds:.0f} s, {cost.peak_bytes / 1e9:.1f} GB")
     _run("flax_to_diffusers", weights, folder / "back", "--only", "controlnet", "--svd", source)
     is_same = _is_same(folder / "controlnet" / FILE, folder / "back" / "controlnet" / FILE, source)
     return _report(Figures(memory, times, _differences(proofs), is_same))

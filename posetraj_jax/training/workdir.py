@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from posetraj_jax import config
+from posetraj_jax import config, json_file
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.runs import CONFIG_FILE
 
@@ -75,14 +75,15 @@ def _not_writable(workdir: Path, error: OSError) -> UserError:
 
 
 def _refuse_changes(record: Path, flat_config: dict[str, Any]) -> None:
+    fix = "restore the file, or start a new run with another --workdir"
     try:
-        saved = dict(json.loads(record.read_text())["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        saved = dict(json_file.read_object(record, fix)["config"])
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"cannot read {record}",
             expected="the config.json that a run writes",
             got=f"{type(error).__name__}: {error}",
-            fix="restore the file, or start a new run with another --workdir",
+            fix=fix,
         ) from error
     changed = config.changed_fields(saved, flat_config)
     if changed:
