@@ -55,10 +55,11 @@ def change(path, **fields):
 
 def assert_holds(folder, name, expected):
     """What is stored equals `expected`, leaf by leaf and bit by bit."""
-    loaded = weights.load(folder / name, NETWORKS[name].abstract())
-    assert tree.differences(expected, loaded) == []
+    loaded = tree.flatten(weights.load(folder / name, NETWORKS[name].abstract()))
+    assert loaded.keys() == tree.flatten(expected).keys()
     for path, leaf in tree.flatten(expected).items():
-        np.testing.assert_array_equal(tree.flatten(loaded)[path], leaf, err_msg=path)
+        assert loaded[path].dtype == leaf.dtype, path
+        np.testing.assert_array_equal(loaded[path], leaf, err_msg=path)
 
 
 def mapped(modules, name, dtype=np.float32):

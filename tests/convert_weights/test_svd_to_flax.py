@@ -1,138 +1,103 @@
-"""The command on tiny networks in the published layout: exact, or refused with nothing left."""
+"""The command on tiny networks in every published layout: exact, complete and ready to load."""
 
+import collections
 import json
-import shutil
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
-from convert_weights import mapping, oracle, svd_to_flax
-from posetraj_jax import tree, weights
+from convert_weights import names, svd_to_flax
+from convert_weights.components import OURS
+from posetraj_jax import sharding, tree, weights
 from posetraj_jax.errors import UserError
-from posetraj_jax.models.clip import CLIPVisionConfig
-from posetraj_jax.models.unet import UNetConfig
-from posetraj_jax.models.vae import VAEConfig
-from posetraj_jax.nn.build import build
-from tests.parity import CLASSES, SMALL
+from tests.convert_weights.published_folder import (
+    CONFIGS,
+    KEYS,
+    NETWORKS,
+    ROOT,
+    SETTINGS,
+    UNET_INDEX,
+    VAE_FILE,
+    assert_holds,
+    change,
+    convert,
+    mapped,
+    refused,
+    twin,
+)
 
-ROOT = Path(__file__).parents[2]
-CONFIGS = {
-    "unet": UNetConfig(**SMALL),
-    "vae": VAEConfig.tiny(block_out_channels=(32, 64)),
-    "image_encoder": CLIPVisionConfig.tiny(),
-}
-KEYS = {"unet": "unet", "vae": "vae", "image_encoder": "clip"}
-NETWORKS = {name: build(CLASSES[KEYS[name]], config) for name, config in CONFIGS.items()}
-VAE_FILE = "vae/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def modules():
-    return {
-        name: oracle.redraw(getattr(oracle, KEYS[name])(config), seed)
-        for seed, (name, config) in enumerate(CONFIGS.items())
-    }
+ENCODER_FILE = "image_encoder/model.safetensors"
 
 
-@pytest.fixture(scope="module")
-def published(modules, tmp_path_factory):
-    """A folder as diffusers saves it; the UNet in shards."""
-    folder = tmp_path_factory.mktemp("published")
-    for name, module in modules.items():
-        module.save_pretrained(folder / name, max_shard_size="2MB" if name == "unet" else "1GB")
-    return folder
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
 
 
-@pytest.fixture
-def source(published, tmp_path):
-    """A copy that a test may spoil."""
-    return shutil.copytree(published, tmp_path / "source")
-
-
-def convert(source, target, *options):
-    svd_to_flax.main([str(source), str(target), *options])
-
-
-def refused(source, *options) -> str:
-    """The message; checks that nothing is left behind."""
-    target = source.parent / "deep" / "weights"
-    with pytest.raises(UserError) as caught:
-        convert(source, target, *options)
-    assert {path.name for path in source.parent.iterdir()} <= {source.name}
-    return str(caught.value)
-
-
-def change(path, **fields):
-    """Rewrites a JSON file; a field of value None is taken out."""
-    content = json.loads(path.read_text()) | fields
-    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
-
-
-def assert_holds(folder, name, expected):
-    loaded = weights.load(folder / name, NETWORKS[name].abstract())
-    assert tree.differences(expected, loaded) == []
-    for path, leaf in tree.flatten(expected).items():
-        np.testing.assert_array_equal(tree.flatten(loaded)[path], leaf, err_msg=path)
-
-
-def mapped(modules, name, dtype=np.float32):
-    state = {n: a.astype(dtype) for n, a in oracle.state(modules[name]).items()}
-    return mapping.from_torch(state, NETWORKS[name].abstract(), KEYS[name])
-
-
-def test_float32_is_bitwise_also_from_shards(published, modules, tmp_path):
+def test_float32_is_bitwise_from_shards_and_single_files(published, modules, tmp_path):
     assert len(list((published / "unet").glob("*-of-*.safetensors"))) > 2
     convert(published, tmp_path / "new" / "weights")
-    assert [path.name for path in tmp_path.iterdir()] == ["new"]
-    assert {p.name for p in (tmp_path / "new").iterdir()} == {"weights"}
-    assert {p.name for p in (tmp_path / "new" / "weights").iterdir()} == set(CONFIGS)
+    assert names_in(tmp_path) == {"new"}
+    assert names_in(tmp_path / "new") == {"weights"}
+    assert names_in(tmp_path / "new/weights") == {*CONFIGS, "scheduler", "feature_extractor"}
+    for name in CONFIGS:
+        assert names_in(tmp_path / "new/weights" / name) == {"config.json", "params"}
+        assert_holds(tmp_path / "new/weights", name, mapped(modules, name))
+
+
+def test_configs_and_settings_come_along(published, tmp_path):
+    convert(published, tmp_path / "weights")
     for name, config in CONFIGS.items():
-        assert_holds(tmp_path / "new" / "weights", name, mapped(modules, name))
-        stored = json.loads((tmp_path / "new" / "weights" / name / weights.CONFIG).read_text())
-        restored = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-        assert type(config)(**restored) == config
+        given = json.loads((published / name / weights.CONFIG).read_text())
+        stored = json.loads((tmp_path / "weights" / name / weights.CONFIG).read_text())
+        own = {field: getattr(config, field) for field in OURS if hasattr(config, field)}
+        assert stored == given | own
+        assert weights.load_config(tmp_path / "weights" / name, type(config)) == config
+    assert own == {}
+    for settings in SETTINGS.values():
+        assert (tmp_path / "weights" / settings).read_bytes() == (published / settings).read_bytes()
 
 
-def test_fp16_variant_is_kept_exactly_also_from_shards(modules, tmp_path):
-    source = tmp_path / "source"
+def test_the_fp16_variant_is_kept_exactly_also_from_shards(source, modules):
     for name, module in modules.items():
-        half = getattr(oracle, KEYS[name])(CONFIGS[name]).half()
+        for path in (source / name).iterdir():
+            path.unlink()
+        half = twin(name).half()
         half.load_state_dict(module.state_dict())
         size = "1MB" if name == "vae" else "1GB"
         half.save_pretrained(source / name, variant="fp16", max_shard_size=size)
     assert (source / "vae/diffusion_pytorch_model.safetensors.index.fp16.json").is_file()
     assert (source / "image_encoder/model.fp16.safetensors").is_file()
-    convert(source, tmp_path / "weights")
+    convert(source, source.parent / "weights")
     for name in CONFIGS:
-        assert_holds(tmp_path / "weights", name, mapped(modules, name, np.float16))
+        assert_holds(source.parent / "weights", name, mapped(modules, name, np.float16))
 
 
-def test_full_precision_is_preferred_to_its_fp16_variant(source, modules):
-    state = load_file(source / VAE_FILE)
-    save_file(
-        {name: tensor.half() for name, tensor in state.items()},
-        source / VAE_FILE.replace(".safe", ".fp16.safe"),
-    )
+@pytest.mark.parametrize("worse", [".fp16.safetensors", ".bin", ".fp16.bin"])
+def test_full_precision_and_safetensors_are_preferred(source, modules, worse):
+    state = {name: tensor.half() for name, tensor in load_file(source / VAE_FILE).items()}
+    save = torch.save if worse.endswith("bin") else save_file
+    save(state, source / VAE_FILE.replace(".safetensors", worse))
     convert(source, source.parent / "weights", "--only", "vae")
     assert_holds(source.parent / "weights", "vae", mapped(modules, "vae"))
 
 
-def test_bfloat16_of_some_components(published, modules, tmp_path):
-    convert(published, tmp_path / "weights", "--only", "image_encoder,vae", "--dtype", "bfloat16")
-    assert {p.name for p in (tmp_path / "weights").iterdir()} == {"vae", "image_encoder"}
-    rounded = weights.cast(mapped(modules, "vae"), "bfloat16")
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "bfloat16"), NETWORKS["vae"].abstract()
-    )
-    loaded = weights.load(tmp_path / "weights" / "vae", target)
-    jax.tree.map(np.testing.assert_array_equal, loaded, rounded)
-    wide = jax.tree.map(lambda leaf: leaf.astype(np.float32), rounded)
-    assert_holds(tmp_path / "weights", "vae", wide)  # so nothing finer than bfloat16 is stored
+def test_bfloat16_is_the_rounded_source(published, modules, tmp_path):
+    convert(published, tmp_path / "weights", "--dtype", "bfloat16")
+    for name in CONFIGS:
+        rounded = weights.cast(mapped(modules, name), "bfloat16")
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "bfloat16"), NETWORKS[name].abstract()
+        )
+        loaded = weights.load(tmp_path / "weights" / name, target)
+        jax.tree.map(np.testing.assert_array_equal, loaded, rounded)
+        wide = jax.tree.map(lambda leaf: leaf.astype(np.float32), rounded)
+        assert_holds(tmp_path / "weights", name, wide)  # so nothing finer than bfloat16 is stored
 
 
 def test_bfloat16_sources_are_read(source, modules):
@@ -143,156 +108,176 @@ def test_bfloat16_sources_are_read(source, modules):
     assert_holds(source.parent / "weights", "vae", rounded)
 
 
-def test_both_ways_to_start_it(published, tmp_path):
-    only_vae = [str(published), str(tmp_path / "weights"), "--only", "vae"]
-    for start, code in ((["-m", "convert_weights.svd_to_flax"], 0), ([svd_to_flax.__file__], 2)):
-        done = subprocess.run(
-            [sys.executable, *start, *only_vae], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == code, done.stderr[-3000:]
-        assert "Traceback" not in done.stderr
-        message = "a folder that does not exist yet" if code else "vae: 100%"
-        assert message in done.stderr
+def pickle_unet(source):
+    """Rewrites the UNet's shards and their index as torch.save files."""
+    index = source / UNET_INDEX
+    content = json.loads(index.read_text())
+    for file in set(content["weight_map"].values()):
+        (source / "unet" / file).rename(source / "unet" / f"{file}.old")
+        torch.save(load_file(source / "unet" / f"{file}.old"), source / "unet" / pickled(file))
+        (source / "unet" / f"{file}.old").unlink()
+    content["weight_map"] = {name: pickled(f) for name, f in content["weight_map"].items()}
+    index.unlink()
+    index.with_name(pickled(index.name)).write_text(json.dumps(content))
 
 
-def test_an_existing_target_is_left_alone(published, tmp_path):
+def pickled(name):
+    return name.replace(".safetensors", ".bin")
+
+
+def pickle_file(file, target, dtype):
+    """Replaces a safetensors file by one of torch.save."""
+    torch.save({n: t.to(dtype) for n, t in load_file(file).items()}, file.with_name(target))
+    file.unlink()
+
+
+def test_pickles_give_what_safetensors_give(source, modules):
+    pickle_unet(source)
+    pickle_file(source / VAE_FILE, "diffusion_pytorch_model.fp16.bin", torch.float16)
+    pickle_file(source / ENCODER_FILE, "pytorch_model.bin", torch.float32)
+    assert (source / "unet/diffusion_pytorch_model.bin.index.json").is_file()
+    assert not list(source.rglob("*.safetensors"))
+    convert(source, source.parent / "weights")
+    for name in CONFIGS:
+        dtype = np.float16 if name == "vae" else np.float32
+        assert_holds(source.parent / "weights", name, mapped(modules, name, dtype))
+
+
+def test_bfloat16_pickles_are_read(source, modules):
+    pickle_file(source / VAE_FILE, "diffusion_pytorch_model.bin", torch.bfloat16)
+    convert(source, source.parent / "weights", "--only", "vae")
+    rounded = weights.cast(weights.cast(mapped(modules, "vae"), "bfloat16"), "float32")
+    assert_holds(source.parent / "weights", "vae", rounded)
+
+
+@pytest.mark.parametrize("only", ["vae", "image_encoder,vae"])
+def test_only_what_is_asked_for_is_converted(published, modules, tmp_path, only):
+    convert(published, tmp_path / "weights", "--only", only)
+    wanted = set(only.split(","))
+    folders = {SETTINGS[name].split("/")[0] for name in wanted & SETTINGS.keys()}
+    assert names_in(tmp_path / "weights") == wanted | folders
+    for name in wanted:
+        assert_holds(tmp_path / "weights", name, mapped(modules, name))
+
+
+@pytest.mark.parametrize("only", ["unet,clip", "", "unet,"])
+def test_unknown_components_are_named(source, only):
+    assert "unet,vae,image_encoder" in refused(source, "--only", only)
+
+
+@pytest.mark.parametrize(("variant", "frames"), [("svd", 14), ("svd_xt", 25)])
+def test_the_variant_is_checked_by_its_frames(source, variant, frames):
+    change(source / "unet" / weights.CONFIG, num_frames=frames)
+    (other,) = {"svd", "svd_xt"} - {variant}
+    message = refused(source, "--variant", other)
+    for words in ("num_frames", str(source), other, "14", "25"):
+        assert words in message
+    convert(source, source.parent / "weights", "--variant", variant, "--only", "unet")
+    stored = weights.load_config(source.parent / "weights/unet", type(CONFIGS["unet"]))
+    assert stored.num_frames == frames
+
+
+def test_a_variant_needs_the_unet(source):
+    assert "no UNet in --only" in refused(source, "--variant", "svd", "--only", "vae")
+
+
+def test_what_was_converted_loads_onto_several_devices(published, modules, tmp_path):
+    convert(published, tmp_path / "weights", "--only", "vae")
+    abstract = NETWORKS["vae"].abstract()
+    mesh = sharding.make_mesh(1, 8)
+    target = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        abstract,
+        sharding.parameter_shardings(abstract, mesh),
+    )
+    loaded = tree.flatten(weights.load(tmp_path / "weights/vae", target))
+    kernel = loaded["encoder.conv_in.kernel"]
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {(3, 3, 3, 4)}
+    for path, leaf in tree.flatten(mapped(modules, "vae")).items():
+        np.testing.assert_array_equal(loaded[path], leaf, err_msg=path)
+
+
+def test_tensors_are_read_once_and_those_left_out_never(published):
+    counts = collections.Counter()
+
+    def counted(tensor):
+        def read():
+            counts[tensor.name] += 1
+            return tensor.read()
+
+        return tensor._replace(read=read)
+
+    for source in svd_to_flax.check(published, list(CONFIGS)):
+        counts.clear()
+        tensors = {name: counted(tensor) for name, tensor in source.tensors.items()}
+        leaves = jax.tree.leaves(source._replace(tensors=tensors).leaves("float32"))
+        assert not counts
+        for leaf in leaves:
+            np.asarray(leaf)
+        inert = {n for n in tensors if names.inert_reason(n, KEYS[source.name])}
+        assert counts == dict.fromkeys(tensors.keys() - inert, 1)
+        assert len(leaves) == len(tensors) - len(inert)
+        assert bool(inert) == (source.name == "unet")
+
+
+def test_constants_that_older_files_hold_are_no_parameters(source, modules):
+    state = load_file(source / ENCODER_FILE)
+    state["vision_model.embeddings.position_ids"] = torch.arange(50)[None]
+    save_file(state, source / ENCODER_FILE)
+    convert(source, source.parent / "weights", "--only", "image_encoder")
+    assert_holds(source.parent / "weights", "image_encoder", mapped(modules, "image_encoder"))
+
+
+def run(start, *arguments, **environment):
+    """Runs the command in a new process, somewhere else."""
+    return subprocess.run(
+        [sys.executable, *start, *map(str, arguments)],
+        cwd="/",
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_it_runs_as_a_module_without_pytorch_and_shows_bytes(source, modules):
+    pickle_file(source / ENCODER_FILE, "pytorch_model.bin", torch.float32)
+    blocked = source.parent / "blocked"
+    blocked.mkdir()
+    for library in ("torch", "diffusers", "transformers"):
+        (blocked / f"{library}.py").write_text("raise SystemExit(__name__ + ' was imported')")
+    done = run(
+        ["-m", "convert_weights.svd_to_flax"],
+        source,
+        source.parent / "weights",
+        PYTHONPATH=f"{blocked}:{ROOT}",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "unet, vae, image_encoder in float32" in done.stdout
+    num_bytes = sum(a.nbytes for name in CONFIGS for a in jax.tree.leaves(mapped(modules, name)))
+    assert "image_encoder: 100%" in done.stderr
+    assert f"{num_bytes / 1e6:.1f}M/{num_bytes / 1e6:.1f}M" in done.stderr
+    for name in CONFIGS:
+        assert_holds(source.parent / "weights", name, mapped(modules, name))
+
+
+def test_it_runs_by_its_path_and_leaves_what_exists_alone(published, tmp_path):
     (tmp_path / "weights").mkdir()
-    with pytest.raises(UserError, match="does not exist yet"):
-        convert(published, tmp_path / "weights")
+    done = run([svd_to_flax.__file__], published, tmp_path / "weights")
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert "error: cannot write to" in done.stderr
+    assert "a folder that does not exist yet" in done.stderr
+    assert "Traceback" not in done.stderr
     assert list((tmp_path / "weights").iterdir()) == []
 
 
-def test_a_target_that_cannot_be_made_is_a_user_error(published, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write weights"):
-        convert(published, tmp_path / "file" / "weights")
+def test_a_wrong_option_is_explained(published, capsys):
+    with pytest.raises(SystemExit):
+        convert(published, "weights", "--dtype", "float16")
+    assert "bfloat16" in capsys.readouterr().err
 
 
-def test_a_failure_while_writing_leaves_nothing(published, tmp_path, monkeypatch):
-    save = weights.save
-
-    def fail_on_vae(params, config, folder):
-        save(params, config, folder)
-        if folder.name == "vae":
-            raise OSError("No space left on device")
-
-    monkeypatch.setattr(weights, "save", fail_on_vae)
-    with pytest.raises(UserError, match="No space left"):
-        convert(published, tmp_path / "weights", "--only", "vae,image_encoder")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_missing_source_says_what_was_looked_for(tmp_path):
-    message = refused(tmp_path / "source")
-    for words in ("nothing there", "unet/config.json", "model.fp16.safetensors", "img2vid"):
-        assert words in message
-
-
-def test_other_layouts_are_refused_with_all_that_lacks(source):
-    shutil.rmtree(source / "unet")
-    (source / VAE_FILE).unlink()
-    message = refused(source)
-    for words in ("no unet/config.json", "no tensors in unet/", "no tensors in vae/"):
-        assert words in message
-    assert "image_encoder/config.json" not in message
-
-
-def test_a_single_file_is_refused(tmp_path):
-    (tmp_path / "svd.safetensors").write_text("")
-    assert "a file" in refused(tmp_path / "svd.safetensors")
-
-
-def test_pickled_tensors_are_refused_with_advice(source):
-    (source / VAE_FILE).rename(source / "vae/diffusion_pytorch_model.bin")
-    message = refused(source)
-    assert "vae/ holds diffusion_pytorch_model.bin" in message
-    assert "safe_serialization=True" in message
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda file: file.write_text("version https://git-lfs.github.com/spec/v1\n"),
-        lambda file: file.write_bytes(file.read_bytes()[:-1]),
-        lambda file: file.write_bytes(file.read_bytes()[:1000]),
-        lambda file: file.write_bytes(b""),
-    ],
-    ids=["text", "last byte missing", "truncated header", "empty"],
-)
-def test_damaged_files_are_named(source, spoil):
-    spoil(source / VAE_FILE)
-    assert f"cannot read {source / VAE_FILE}" in refused(source)
-
-
-def test_a_missing_or_stray_shard_is_named(source):
-    index = source / "unet/diffusion_pytorch_model.safetensors.index.json"
-    places = json.loads(index.read_text())["weight_map"]
-    file, other = sorted(set(places.values()))[:2]
-    moved = places["conv_in.weight"]
-    change(index, weight_map=places | {"conv_in.weight": other if moved == file else file})
-    assert f"conv_in.weight in {moved}" in refused(source)
-    change(index, weight_map=places | {"conv_in.weight": "../../elsewhere.safetensors"})
-    assert "files in the same folder" in refused(source)
-    change(index, weight_map=places)
-    (source / "unet" / file).unlink()
-    assert f"cannot read {source / 'unet' / file}" in refused(source)
-
-
-def test_tensors_that_do_not_fit_are_listed(source):
-    state = load_file(source / VAE_FILE)
-    state["quant_conv.wieght"] = state.pop("quant_conv.weight")
-    turned = "decoder.up_blocks.1.resnets.0.spatial_res_block.conv_shortcut.weight"
-    state[turned] = state[turned].transpose(0, 1).contiguous()
-    del state["encoder.conv_in.bias"]
-    save_file(state, source / VAE_FILE)
-    message = refused(source)
-    for words in (
-        str(source / VAE_FILE),
-        "missing: quant_conv.weight",
-        "unknown: quant_conv.wieght",
-        "missing: encoder.conv_in.bias",
-        f"wrong shape: {turned}: expected (32, 64, 1, 1), got (64, 32, 1, 1)",
-    ):
-        assert words in message
-
-
-def test_quantised_tensors_are_refused(source):
-    state = load_file(source / VAE_FILE)
-    state["quant_conv.weight"] = state["quant_conv.weight"].char()
-    save_file(state, source / VAE_FILE)
-    assert "quant_conv.weight: I8" in refused(source)
-
-
-@pytest.mark.parametrize(
-    ("name", "field", "value"),
-    [
-        ("unet", "down_block_types", ["CrossAttnDownBlockSpatioTemporal"] * 2),
-        ("unet", "num_attention_heads", [2, 5]),
-        ("unet", "num_attention_heads", 2),
-        ("unet", "layers_per_block", None),
-        ("unet", "layers_per_block", 0),
-        ("unet", "use_linear_projection", True),
-        ("vae", "block_out_channels", [32, 40]),
-        ("vae", "down_block_types", None),
-        ("image_encoder", "hidden_act", "quick_gelu"),
-        ("image_encoder", "layer_norm_eps", 1e-6),
-    ],
-)
-def test_other_architectures_are_refused(source, name, field, value):
-    change(source / name / weights.CONFIG, **{field: value})
-    message = refused(source)
-    assert str(source / name / weights.CONFIG) in message
-    assert "heads" in message or "groups" in message or field in message
-
-
-@pytest.mark.parametrize("text", ["{", "[]", ""])
-def test_a_config_that_is_no_json_object_is_named(source, text):
-    (source / "vae" / weights.CONFIG).write_text(text)
-    assert str(source / "vae" / weights.CONFIG) in refused(source)
-
-
-@pytest.mark.parametrize("names", ["unet,clip", "", "unet,"])
-def test_unknown_components_are_named(published, names, tmp_path):
-    with pytest.raises(UserError, match="unet,vae,image_encoder"):
-        convert(published, tmp_path / "weights", "--only", names)
-    assert list(tmp_path.iterdir()) == []
+def test_verify_without_pytorch_says_what_to_install(source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "convert_weights.oracle", None)
+    with pytest.raises(UserError, match="pip install torch"):
+        convert(source, source.parent / "weights", "--verify")
+    assert names_in(source.parent) == {"source"}
