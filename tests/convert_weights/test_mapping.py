@@ -46,6 +46,7 @@ def test_full_size_state_dicts_are_covered_exactly(component):
     inert = mapping.inert_shapes(abstract, component)
     assert all(names.inert_reason(name, component) for name in inert)
     ours = mapping.torch_shapes(abstract, component)
+    assert len(ours) == len(tree.flatten(abstract))  # no two parameters share a source
     assert not ours.keys() & inert.keys()
     assert ours | inert == theirs
 
