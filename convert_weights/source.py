@@ -87,10 +87,10 @@ def open_component(
     missing = [] if path.is_file() else [f"no {weights.CONFIG}"]
     missing += [] if file else ["no tensors"]
     if missing:
-        names = tensor_files.layout(component.file)
         raise UserError(
             f"{folder} cannot be converted",
-            expected=f"{weights.CONFIG} and one of {', '.join(names)}",
+            expected=f"{weights.CONFIG} and {component.file}.safetensors, whole or in shards with "
+            "their index, or the fp16 variant, or .bin",
             got=("a folder" if folder.is_dir() else "no such folder") + listed(missing),
             fix=fix,
         )

@@ -74,11 +74,12 @@ def check(src: Path, names: Sequence[str], variant: str | None = None) -> list[S
         UserError: `src` is another pipeline or has another layout, or `variant` is not what it is;
             or what `source.open_component` refuses.
     """
-    if not src.is_dir():
+    if not any((src / name).is_dir() for name in names):
+        there = "none of them" if src.is_dir() else "a file" if src.exists() else "nothing there"
         raise UserError(
-            f"{src} is not a folder",
+            f"{src} is no Stable Video Diffusion",
             expected=f"a diffusers folder with {', '.join(f'{name}/' for name in names)}",
-            got="a file" if src.exists() else "nothing there",
+            got=there,
             fix=DOWNLOAD,
         )
     if (src / INDEX).exists():

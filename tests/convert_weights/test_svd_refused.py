@@ -46,19 +46,21 @@ def test_a_single_file_is_refused(tmp_path):
     assert "got:      a file" in refused(tmp_path / "svd.safetensors")
 
 
-def test_a_folder_of_something_else_lacks_everything(tmp_path):
+def test_a_folder_of_something_else_is_said_to_be_no_svd(tmp_path):
     (tmp_path / "source").mkdir()
     message = refused(tmp_path / "source")
-    for words in (
-        "unet",
-        "vae",
-        "image_encoder",
-        "model.fp16.safetensors",
-        SCHEDULER,
-        PREPROCESSOR,
-    ):
+    for words in ("is no Stable Video Diffusion", "unet/, vae/, image_encoder/", "none of them"):
         assert words in message
-    assert message.count("no such folder") == 3
+
+
+def test_a_folder_of_one_component_lacks_the_others(source):
+    for name in ("vae", "image_encoder"):
+        shutil.rmtree(source / name)
+    message = refused(source)
+    assert message.count("no such folder") == 2
+    for words in ("vae", "image_encoder", "the fp16 variant"):
+        assert words in message
+    assert str(source / "unet") not in message
 
 
 def test_files_that_lack_are_named(source):
