@@ -110,14 +110,20 @@ def two_programs():
     return archive(state(b"N"), **{"more/data.pkl": state(b"N")})
 
 
-def far_away(content):
-    """The file with the first entry of its directory moved beyond what any seek can reach."""
+def longer(content, num_bytes):
+    """The file with the first entry of its directory that long."""
+    place = content.index(b"PK\1\2") + 20
+    return content[:place] + struct.pack("<II", num_bytes, num_bytes) + content[place + 8 :]
+
+
+def moved(content, start):
+    """The file with the first entry of its directory said to be there."""
     place = content.index(b"PK\1\2")
     name_length, extra_length = struct.unpack_from("<HH", content, place + 28)
     head = bytearray(content[place : place + 46 + name_length])
     assert extra_length == 0
     head[30:32], head[42:46] = struct.pack("<H", 12), b"\xff" * 4
-    extra = struct.pack("<HHQ", 1, 8, 2**64 - 1)
+    extra = struct.pack("<HHQ", 1, 8, start)
     content = content[:place] + bytes(head) + extra + content[place + len(head) :]
     end = content.rindex(b"PK\5\6")
     size = struct.unpack_from("<I", content, end + 12)[0] + len(extra)
@@ -177,7 +183,10 @@ REFUSED = {
     "endless program": (archive(b"\x80\x02" + b"}" * 3_900_000), "exhausted before seeing STOP"),
     "two programs": (two_programs(), "not one data.pkl"),
     "no program": (archive(b"")[:0] + archive(b"N.").replace(b"data.pkl", b"data.txt"), "data.pkl"),
-    "entry far away": (far_away(archive(state(b"N"))), "offset"),
+    "empty program": (archive(b"\x80\x02."), "IndexError"),
+    "entry beyond the end": (longer(archive(state(b"N")), 10**6), "EOFError"),
+    "entry far away": (moved(archive(state(b"N")), 2**63 - 1), "OSError"),
+    "entry farther than can be said": (moved(archive(state(b"N")), 2**64 - 1), "offset"),
     "big-endian": (archive(state(tensor(storage(1))), byteorder=b"big"), "byte order"),
     "before PyTorch 1.6": (
         saved({"a": torch.ones(2)}, _use_new_zipfile_serialization=False),
