@@ -39,10 +39,16 @@ def _rebuild(what: str, expected: str, got: str, fix: str) -> UserError:
 
 def listed(problems: Sequence[str], limit: int = 12) -> str:
     """Joins collected problems into one indented block, shortened after `limit` lines."""
-    shown = [f"\n    - {problem}" for problem in problems[:limit]]
+    shown = [f"\n    - {_printable(problem)}" for problem in problems[:limit]]
     if len(problems) > limit:
         shown.append(f"\n    … and {len(problems) - limit} more")
     return "".join(shown)
+
+
+def _printable(text: str, most: int = 300) -> str:
+    """What strangers' files say, without control characters and not endlessly."""
+    short = text if len(text) <= most else f"{text[:most]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
 def all_of(what: str, calls: Iterable[Callable[[], Result]]) -> list[Result]:
@@ -68,14 +74,24 @@ def all_of(what: str, calls: Iterable[Callable[[], Result]]) -> list[Result]:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs an entry point and exits.
 
-    A `UserError` becomes a message on stderr and exit code 2. SIGTERM and Ctrl-C unwind the program
-    as an exception does, so that what is half written is removed, and exit with 128 + the signal.
+    A `UserError`, or what the system refuses, becomes a message on stderr and exit code 2. SIGTERM
+    and Ctrl-C unwind the program as an exception does, so that what is half written is removed, and
+    exit with 128 + the signal.
     """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(EXIT_BY_SIGNAL + number))
     try:
         sys.exit(main() or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        refused = UserError(
+            "the system refuses a file or a folder",
+            expected="paths that exist, are not too long, and that you may use",
+            got=str(error),
+            fix="mend what the line above names, or use another place",
+        )
+        print(f"error: {refused}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         sys.exit(EXIT_BY_SIGNAL + signal.SIGINT)

@@ -1,6 +1,7 @@
 """Reads JSON objects that somebody else wrote: never more than is reasonable, one clear error."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ def read_object(path: Path, fix: str) -> dict[str, Any]:
         UserError: No such file, unreasonably large, not JSON, or not an object.
     """
     try:
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise ValueError(f"{size:,} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may never end
+            raise ValueError("not a file")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
+        content = json.loads(content.decode())
         if not isinstance(content, dict):
             raise ValueError(f"a JSON {type(content).__name__}")
     except (OSError, ValueError, RecursionError) as error:

@@ -1,5 +1,7 @@
 """Output folders that are either complete or not there."""
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ def new_folder(folder: Path, num_bytes: int = 0) -> Iterator[Path]:
     """Gives an empty folder that becomes `folder` when the block ends without an exception.
 
     Whatever else ends the block removes it; a process that was killed leaves `.NAME.partial` beside
-    `folder`, which the next attempt removes.
+    `folder`, which the next attempt empties. Two processes never share one.
 
     Args:
         folder: must not exist; missing parents are made.
@@ -31,20 +33,46 @@ def new_folder(folder: Path, num_bytes: int = 0) -> Iterator[Path]:
             fix="choose another folder, or remove this one",
         )
     made = [parent for parent in folder.parents if not parent.exists()]
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial, lock = folder.with_name(f".{folder.name}.partial"), None
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = _lock(partial, folder)
+        for left in partial.iterdir():  # by a process that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         _require_space(partial, num_bytes)
         yield partial
         partial.rename(folder)
     except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            shutil.rmtree(partial, ignore_errors=True)
         for parent in made:  # the deepest first
             _remove_if_empty(parent)
         if isinstance(error, OSError):
             raise _not_writable(folder, error) from error
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(partial: Path, folder: Path) -> int:
+    """An open file descriptor that keeps other processes away for as long as this one lives."""
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not partial.exists() or os.fstat(descriptor).st_ino != partial.stat().st_ino:
+            raise BlockingIOError("it has just become complete")
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise UserError(
+                f"cannot write to {folder}",
+                expected="to be the only one who does",
+                got="another process that is writing it",
+                fix="wait for that process, or choose another folder",
+            ) from error
+        raise
+    return descriptor
 
 
 def _require_space(partial: Path, num_bytes: int) -> None:

@@ -8,6 +8,7 @@ compared before a byte is read: merging a wrong tree would otherwise pass in sil
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +44,7 @@ def save(params: tree.Tree, component_config: Mapping[str, Any], folder: Path) -
       OSError: the disk refuses.
     """
     folder = Path(folder).absolute()
+    require_plain_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UserError(
@@ -52,17 +54,44 @@ def save(params: tree.Tree, component_config: Mapping[str, Any], folder: Path) -
             fix="choose another folder, or remove this one",
         )
     (folder / CONFIG).write_text(json.dumps(component_config, indent=2, sort_keys=True) + "\n")
+    writer = _LeafHandler()
+    # In a thread of its own: an interrupt must not leave Orbax writing behind who cleans up.
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(_write, params, folder / PARAMS, writer).result()
+        finally:
+            writer.stopped = True
+
+
+def _write(params: tree.Tree, folder: Path, writer: "_LeafHandler") -> None:
     leaves = {path: _Leaf(leaf) for path, leaf in tree.flatten(params).items()}
     registry = ocp.type_handlers.create_type_handler_registry(
-        (jax.Array, ocp.type_handlers.ArrayHandler()), (_Leaf, _LeafHandler())
+        (jax.Array, ocp.type_handlers.ArrayHandler()), (_Leaf, writer)
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     try:
         with ocp.Checkpointer(handler) as checkpointer:
-            item = ocp.args.PyTreeSave(tree.unflatten(leaves))
-            checkpointer.save(folder / PARAMS, args=item)
+            checkpointer.save(folder, args=ocp.args.PyTreeSave(tree.unflatten(leaves)))
     except (ValueError, RuntimeError) as error:  # a full disk, as Orbax reports it
+        writer.require_success()
         raise OSError(f"{type(error).__name__}: {error}") from error
+    writer.require_success()
+
+
+def require_plain_path(folder: Path) -> None:
+    """Refuses a path that Orbax takes for a pattern: it would drop what it wrote, in silence.
+
+    Raises:
+      UserError: the absolute path has such characters.
+    """
+    folder = Path(folder).absolute()
+    if found := sorted(set(str(folder)) & set("[]*?")):
+        raise UserError(
+            f"cannot write parameters below {folder}",
+            expected="a path without [ ] * ?",
+            got=" ".join(found),
+            fix="choose another folder, or rename the one with these characters",
+        )
 
 
 def load(folder: Path, target: tree.Tree, item: str = PARAMS) -> tree.Tree:
@@ -166,6 +195,9 @@ class _LeafHandler(ocp.type_handlers.NumpyHandler):
 
     def __init__(self):
         super().__init__(deepcopy_host_arrays=False)  # nobody else holds these arrays
+        self.stopped = False
+        """Set from outside: whatever is left to be made is not wanted any more."""
+        self._failures: list[Exception] = []
 
     async def serialize(
         self, values: Sequence[_Leaf], infos: Sequence[Any], args: Sequence[Any] | None = None
@@ -175,9 +207,24 @@ class _LeafHandler(ocp.type_handlers.NumpyHandler):
         for group in _groups(values):
             arrays = [np.asarray(leaf.source) for leaf in values[group]]
             _finish(writing)
+            self.require_success()
             writing = await super().serialize(arrays, infos[group], args[group])
             del arrays
         return writing
+
+    async def _open_and_write(self, *args: Any) -> None:
+        # Orbax would leave at the first failure, while other writes go on in the background.
+        try:
+            await super()._open_and_write(*args)
+        except Exception as error:
+            self._failures.append(error)
+
+    def require_success(self) -> None:
+        """Raises an OSError if a write has failed, or nobody waits for them any more."""
+        if self.stopped:
+            raise InterruptedError("stopped")
+        for error in self._failures:
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _groups(leaves: Sequence[_Leaf]) -> Iterator[slice]:
@@ -207,7 +254,9 @@ def _reading(folder: Path, item: str) -> Iterator[None]:
         )
     try:
         yield
-    except (ValueError, OSError, KeyError, AttributeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # TensorStore raises this very class for a damaged file
         raise UserError(
             f"cannot read the weights in {folder}",
             expected=f"a complete Orbax tree in {item}/",

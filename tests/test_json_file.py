@@ -1,5 +1,7 @@
 """JSON of strangers: an object, or one clear error."""
 
+import os
+
 import pytest
 
 from posetraj_jax import json_file
@@ -34,5 +36,13 @@ def test_a_missing_and_a_huge_file_are_refused(tmp_path):
         json_file.read_object(tmp_path / "none.json", "mend it")
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(10**11)  # sparse: it takes no room
-    with pytest.raises(UserError, match="100,000,000,000 bytes"):
+    with pytest.raises(UserError, match="more than 16,000,000 bytes"):
         json_file.read_object(tmp_path / "huge.json", "mend it")
+
+
+def test_what_never_ends_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    for name in ("pipe.json", "zero.json"):
+        with pytest.raises(UserError, match="not a file"):
+            json_file.read_object(tmp_path / name, "mend it")

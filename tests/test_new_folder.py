@@ -97,3 +97,12 @@ run(main)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (code, b"")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_never_share_one(tmp_path):
+    with new_folder(tmp_path / "a") as first:
+        (first / "x").write_text("")
+        with pytest.raises(UserError, match="another process"), new_folder(tmp_path / "a"):
+            pytest.fail("the block must not run")
+        assert [p.name for p in first.iterdir()] == ["x"]
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x"]

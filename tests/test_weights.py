@@ -132,3 +132,28 @@ def test_configs_are_read_and_compared(tmp_path, params):
         weights.require_config(tmp_path / "unet", dataclasses.replace(config, num_frames=25))
     with pytest.raises(UserError, match=r"KeyError.*hidden_size"):
         weights.load_config(tmp_path / "unet", CLIPVisionConfig)
+
+
+@pytest.mark.parametrize("keep", [None, 99], ids=["missing", "truncated"])
+def test_every_damaged_file_is_named(tmp_path, keep):
+    """Refused, or not needed for reading; the largest file, with the numbers, is needed."""
+    params = {"kernel": np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32)}
+    weights.save(params, {}, tmp_path / "unet")
+    files = [p for p in (tmp_path / "unet" / "params").rglob("*") if p.is_file()]
+    for path in sorted(files, key=lambda path: path.stat().st_size):
+        content, refused = path.read_bytes(), False
+        path.unlink() if keep is None else path.write_bytes(content[:keep])
+        try:
+            loaded = weights.load(tmp_path / "unet", target_of(params))
+            np.testing.assert_array_equal(loaded["kernel"], params["kernel"])
+        except UserError:
+            refused = True
+        path.write_bytes(content)
+    assert len(content) > 500_000
+    assert refused
+
+
+def test_a_path_that_orbax_takes_for_a_pattern_is_refused(tmp_path, params):
+    with pytest.raises(UserError, match=r"without \[ \] \* \?"):
+        weights.save(params, {}, tmp_path / "p[1]" / "unet")
+    assert list(tmp_path.iterdir()) == []

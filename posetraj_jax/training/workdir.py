@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from posetraj_jax import config, json_file
+from posetraj_jax import config, json_file, weights
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.runs import CONFIG_FILE
 
@@ -20,8 +20,9 @@ def check(workdir: Path, flat_config: dict[str, Any]) -> None:
     """Finds out, changing nothing, whether `claim` will succeed.
 
     Raises:
-      UserError: not writable, or another config's run.
+      UserError: not writable, a path Orbax cannot use, or another config's run.
     """
+    weights.require_plain_path(workdir)
     try:
         if (workdir / CONFIG_FILE).exists():
             _refuse_changes(workdir / CONFIG_FILE, flat_config)

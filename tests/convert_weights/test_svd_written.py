@@ -13,10 +13,6 @@ from posetraj_jax import weights
 from posetraj_jax.errors import UserError
 from tests.convert_weights.published_folder import assert_holds, convert, mapped
 
-unfixed = pytest.mark.xfail(
-    reason="weights.save returns while Orbax still writes: now and then a .partial folder stays"
-)
-
 
 @pytest.mark.parametrize(
     "make",
@@ -111,7 +107,6 @@ run(lambda: svd_to_flax.main(sys.argv[1:]))
 """
 
 
-@unfixed
 def test_a_disk_that_fills_up_while_writing_is_left_empty(published, small_disk):
     done = subprocess.run(
         [sys.executable, "-c", FULL, published, small_disk / "weights"],
@@ -144,7 +139,6 @@ run(lambda: svd_to_flax.main(sys.argv[1:]))
 """
 
 
-@unfixed
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
 )
