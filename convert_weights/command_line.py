@@ -1,10 +1,12 @@
 """What the commands of this folder have in common: options, the bar, the figures."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
+
+from posetraj_jax.errors import UserError
 
 DOWNLOAD = (
     "download stabilityai/stable-video-diffusion-img2vid (or …-xt) from Hugging Face as it is"
@@ -23,14 +25,36 @@ def make_parser(name: str, description: str, source: str) -> argparse.ArgumentPa
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("src", metavar="SRC", type=Path, help=source)
-    parser.add_argument("dst", metavar="DST", type=Path, help="folder to make")
+    parser.add_argument("src", metavar="SRC", type=path, help=source)
+    parser.add_argument("dst", metavar="DST", type=path, help="folder to make")
     parser.add_argument(
         "--verify",
         action="store_true",
         help="then run PyTorch's networks and ours on the same input (needs the extra `convert`)",
     )
     return parser
+
+
+def path(text: str) -> Path:
+    """A path as users type it, `~` included."""
+    return Path(text).expanduser()
+
+
+def parse_names(text: str, known: Sequence[str]) -> list[str]:
+    """Reads --only: names with commas between, each once, in the order of `known`.
+
+    Raises:
+        UserError: A name that is not known.
+    """
+    wanted = text.split(",")
+    if unknown := [name for name in wanted if name not in known]:
+        raise UserError(
+            f"--only {text}: no such component",
+            expected=f"some of {','.join(known)}, with commas between",
+            got=", ".join(map(repr, unknown)),
+            fix="correct the names, or leave --only out to take all",
+        )
+    return [name for name in known if name in wanted]
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:

@@ -157,7 +157,7 @@ def read_config(
     ]
     known = {*likes, *built_in, *component.identity}
     unknown = [n for n in given if n not in known and not re.match(component.harmless, n)]
-    return config, problems + [f"{name}: not known here" for name in unknown]
+    return config, problems + [f"{SHORT.repr(name)}: not known here" for name in unknown]
 
 
 def from_json(config_cls: type[Config], fields: Mapping[str, Any]) -> Config:

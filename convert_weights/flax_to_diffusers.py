@@ -24,7 +24,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from convert_weights import mapping, verify
-from convert_weights.command_line import DOWNLOAD, make_parser, print_figures, progress
+from convert_weights.command_line import (
+    DOWNLOAD,
+    make_parser,
+    parse_names,
+    path,
+    print_figures,
+    progress,
+)
 from convert_weights.components import COMPONENTS, INDEX, PIPELINE, write_config
 from convert_weights.source import copy_settings, open_component
 from convert_weights.tensor_files import StoredTensor
@@ -38,7 +45,7 @@ WITH_INERT = ("unet", "controlnet")
 """Components that leave tensors out."""
 
 
-class Trained(NamedTuple):
+class Exported(NamedTuple):
     """Parameters of ours that are known to fit their network."""
 
     name: str
@@ -53,16 +60,14 @@ class Trained(NamedTuple):
 
     def state(self, on_read: Any) -> dict[str, np.ndarray]:
         """PyTorch's complete state dict; no more than one tensor is held twice."""
-        where = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), self.types
-        )
-        ours = tree.flatten(weights.load(self.folder, target, self.item))
+        ours = tree.flatten(weights.load(self.folder, weights.unsharded(self.types), self.item))
         dtype, key, state = next(iter(ours.values())).dtype, COMPONENTS[self.name].key, {}
         scales = _scales(self.config, self.written)
-        for path in list(ours):
-            name, array = mapping.to_torch_tensor(path, ours.pop(path), key)
-            state[name] = array * array.dtype.type(scales[name]) if name in scales else array
+        for leaf_path in list(ours):
+            leaf = ours.pop(leaf_path)
+            name, array = mapping.to_torch_tensor(leaf_path, leaf, key)
+            # In float32 where it is scaled: a third has no end, and bfloat16 would show it.
+            state[name] = array.astype(np.float32) * scales[name] if name in scales else array
             on_read(array.nbytes)
         for name, tensor in self.inert.items():
             state[name] = np.asarray(tensor).astype(dtype)
@@ -90,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def export(
-    src: Path, dst: Path, exported: Sequence[Trained], svd: Path | None, verified: bool
+    src: Path, dst: Path, exported: Sequence[Exported], svd: Path | None, verified: bool
 ) -> dict[str, float]:
     """Writes a folder for PyTorch, which appears only when it is complete.
 
@@ -114,11 +119,11 @@ def export(
             shutil.copyfile(svd / INDEX, made / INDEX)
         for one in exported if verified else ():
             written = open_component(made / one.name, one.name, DOWNLOAD)
-            figures |= verify.verify(written, one.folder, one.config, one.item)
+            figures |= verify.verify(written, one.folder, one.config, item=one.item)
     return figures
 
 
-def check(options: argparse.Namespace) -> list[Trained]:
+def check(options: argparse.Namespace) -> list[Exported]:
     """Finds what is to be exported and compares it with its network; no number is read.
 
     Raises:
@@ -126,15 +131,14 @@ def check(options: argparse.Namespace) -> list[Trained]:
             or another model's.
     """
     found = _find(options)
-    names = list(found) if options.only is None else options.only.split(",")
-    unknown = [name for name in names if name not in found]
-    if unknown or not names:
+    if not found:
         raise UserError(
-            f"{options.src} has no {', '.join(unknown) or 'parameters of ours'}",
-            expected=", ".join(COMPONENTS),
-            got=", ".join(found) or "none of them",
-            fix="give the folder of a run, or of converted weights; correct --only",
+            f"{options.src} has no parameters of ours",
+            expected=f"the folder of a run, or some of {', '.join(COMPONENTS)}",
+            got="a folder" if options.src.is_dir() else "no such folder",
+            fix="give the folder of a run, or of converted weights",
         )
+    names = list(found) if options.only is None else parse_names(options.only, list(found))
     needed = [name for name in names if name in WITH_INERT]
     _require_fitting_options(options, names, needed)
     unet = open_component(options.svd / "unet", "unet", DOWNLOAD) if needed else None
@@ -146,7 +150,7 @@ def check(options: argparse.Namespace) -> list[Trained]:
         inert = unet.inert(types, COMPONENTS[name].key) if name in WITH_INERT else {}
         is_scaled = name == "controlnet" and options.official_unet
         written = _for_official_unet(config) if is_scaled else config
-        exported.append(Trained(name, config, folder, item, types, inert, written))
+        exported.append(Exported(name, config, folder, item, types, inert, written))
     return exported
 
 
@@ -171,7 +175,7 @@ def _require_fitting_options(
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("flax_to_diffusers", __doc__, "a run, or converted weights")
-    parser.add_argument("--svd", type=Path, help="published folder; for unet and controlnet")
+    parser.add_argument("--svd", type=path, help="published folder; for unet and controlnet")
     parser.add_argument("--only", help="components, with commas between; default: all in SRC")
     parser.add_argument("--step", type=int, help="of a run's checkpoint; default: the newest")
     parser.add_argument(
@@ -224,7 +228,7 @@ def _scales(ours: Any, written: Any) -> dict[str, float]:
     }
 
 
-def _write(one: Trained, folder: Path, on_read: Any) -> None:
+def _write(one: Exported, folder: Path, on_read: Any) -> None:
     folder.mkdir()
     config, fields = folder / weights.CONFIG, write_config(one.written, COMPONENTS[one.name])
     config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")

@@ -23,6 +23,8 @@ from posetraj_jax.errors import UserError, listed
 class Leaf:
     """A tensor that is read, cast and laid out anew only when numpy asks for its numbers."""
 
+    name: str
+    """Of the source tensor."""
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[], np.ndarray]
@@ -32,6 +34,13 @@ class Leaf:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         # Casting first: numpy transposes and casts in one pass at a third of the speed of two.
         cast = np.asarray(self.read()).astype(self.dtype, copy=False)
+        if not np.isfinite(cast).all():
+            raise UserError(
+                f"{self.name} cannot be converted",
+                expected=f"finite numbers in {self.dtype}",
+                got="infinite numbers or none at all",
+                fix="give the weights as they were published",
+            )
         return np.asarray(np.ascontiguousarray(self.layout(cast)), dtype)
 
 
@@ -65,10 +74,10 @@ def leaves_from_torch(
     require_fit({name: np.shape(array) for name, array in state.items()}, abstract, component)
     leaves = {}
     for path, target in tree.flatten(abstract).items():
-        source = state[torch_name(path, component)]
+        name = torch_name(path, component)
         layout = functools.partial(_from_torch_layout, path)
-        read = functools.partial(np.asarray, source)
-        leaves[path] = Leaf(target.shape, np.dtype(target.dtype), read, layout)
+        read = functools.partial(np.asarray, state[name])
+        leaves[path] = Leaf(name, target.shape, np.dtype(target.dtype), read, layout)
     return tree.unflatten(leaves)
 
 
@@ -106,10 +115,15 @@ def to_torch(params: tree.Tree, component: str) -> dict[str, np.ndarray]:
     are ours.
     """
     state = dict(to_torch_tensor(*item, component) for item in tree.flatten(params).items())
-    for name, shape in inert_shapes(params, component).items():
-        fill = np.ones if name.endswith("norm2.weight") else np.zeros
-        state[name] = fill(shape, np.float32)
-    return state
+    return state | neutral(params, component)
+
+
+def neutral(params: tree.Tree, component: str) -> dict[str, np.ndarray]:
+    """Values for the tensors that `params` leaves out, with which nothing overflows; float32."""
+    return {
+        name: (np.ones if name.endswith("norm2.weight") else np.zeros)(shape, np.float32)
+        for name, shape in inert_shapes(params, component).items()
+    }
 
 
 def to_torch_tensor(path: str, leaf: ArrayLike, component: str) -> tuple[str, np.ndarray]:

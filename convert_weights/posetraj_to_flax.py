@@ -8,6 +8,7 @@ The official UNet adds residual k several times. The weights are not changed for
 config.json says how often in `residual_multiplicity`, and our ControlNet multiplies.
 """
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from convert_weights.components import MOST_SKIPS
 from convert_weights.source import Source, open_component
 from posetraj_jax import tree, weights
 from posetraj_jax.errors import run
-from posetraj_jax.models.controlnet import official_residual_multiplicity
+from posetraj_jax.models.controlnet import ControlNet, official_residual_multiplicity
 from posetraj_jax.new_folder import new_folder
+from posetraj_jax.nn.build import build
 
 CAMERA = "controlnet_cond_embedding.cc_projection.weight"
 FIX = "give a folder `controlnet` of a checkpoint, with its config.json and safetensors"
@@ -29,10 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, converts, and returns the exit code."""
     parser = make_parser("posetraj_to_flax", __doc__, "folder with config.json and tensors")
     add_dtype(parser)
+    parser.add_argument(
+        "--multiplicity",
+        choices=("recorded", "official", "once"),
+        default="recorded",
+        help="how often residuals were added when it was trained; default: what config.json says, "
+        "and what the official UNet does where it says nothing",
+    )
     options = parser.parse_args(arguments)
     if options.verify:
         verify.require_torch()
-    source = check(options.src)
+    source = check(options.src, options.multiplicity)
     print_figures(convert(source, options.dst, options.dtype, options.verify))
     config = source.network.config
     print(
@@ -42,12 +51,21 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def check(src: Path) -> Source:
+def check(src: Path, multiplicity: str = "recorded") -> Source:
     """Opens a ControlNet without reading a tensor; raises as `source.open_component`.
 
-    An export of ours says in its config.json what no official one does, and is believed.
+    Args:
+        multiplicity: "recorded", "official" or "once". An export of ours records it; one that was
+            trained on by the official code may carry a record that is no longer true.
     """
-    return open_component(src, "controlnet", FIX, _official)
+    source = open_component(src, "controlnet", FIX, _official)
+    if multiplicity == "recorded":
+        return source
+    config = source.network.config
+    official = official_residual_multiplicity(config.num_levels, config.layers_per_block)
+    times = official if multiplicity == "official" else (1,) * len(official)
+    network = build(ControlNet, dataclasses.replace(config, residual_multiplicity=times))
+    return source._replace(network=network, config=source.config | {"residual_multiplicity": times})
 
 
 def convert(source: Source, dst: Path, dtype: Any, verified: bool) -> dict[str, float]:
@@ -62,7 +80,8 @@ def convert(source: Source, dst: Path, dtype: Any, verified: bool) -> dict[str, 
     with new_folder(dst, tree.num_bytes(source.leaves(dtype))) as partial:
         with progress(source.num_bytes) as bar:
             weights.save(source.leaves(dtype, on_read=bar.update), source.config, partial)
-        return verify.verify(source, partial, source.network.config) if verified else {}
+        config = source.network.config
+        return verify.verify(source, partial, config, rounded_to=dtype) if verified else {}
 
 
 def _official(given: Mapping[str, Any], tensors: Collection[str]) -> dict[str, Any]:

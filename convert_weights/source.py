@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from numpy.typing import ArrayLike
 
 from convert_weights import mapping, tensor_files
 from convert_weights.components import COMPONENTS, OURS, read_config
+from convert_weights.names import is_buffer
 from convert_weights.tensor_files import DTYPES, StoredTensor
 from posetraj_jax import json_file, tree, weights
 from posetraj_jax.errors import UserError, listed
@@ -44,6 +46,12 @@ class Source(NamedTuple):
         """Bytes that `leaves` reads in all."""
         used = mapping.torch_shapes(self.network.abstract(), COMPONENTS[self.name].key)
         return sum(self.tensors[name].nbytes for name in used)
+
+    def state_dict(self) -> dict[str, ArrayLike]:
+        """What PyTorch's class loads: all tensors, no buffers, neutral values for absent ones."""
+        key = COMPONENTS[self.name].key
+        kept = {n: tensor for n, tensor in self.tensors.items() if not is_buffer(n, key)}
+        return mapping.neutral(self.network.abstract(), key) | kept
 
     def inert(self, params: tree.Tree, component: str) -> dict[str, StoredTensor]:
         """The tensors that `component` with these parameters leaves out, from this component.

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from convert_weights import verify
-from convert_weights.command_line import DOWNLOAD, add_dtype, make_parser, print_figures, progress
+from convert_weights.command_line import (
+    DOWNLOAD,
+    add_dtype,
+    make_parser,
+    parse_names,
+    print_figures,
+    progress,
+)
 from convert_weights.components import COMPONENTS, INDEX, PIPELINE
 from convert_weights.source import Source, copy_settings, open_component
 from posetraj_jax import json_file, published, tree, weights
@@ -31,7 +38,7 @@ READERS = {
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, converts, and returns the exit code."""
     options = _parser().parse_args(arguments)
-    names = _component_names(options.only)
+    names = parse_names(options.only, PIPELINE)
     if options.verify:
         verify.require_torch()
     sources = check(options.src, names, options.variant)
@@ -60,7 +67,8 @@ def convert(
                 weights.save(params, source.config, made / source.name)
                 copy_settings(src, made, source.name)
         for source in sources if verified else ():
-            figures |= verify.verify(source, made / source.name, source.network.config)
+            config = source.network.config
+            figures |= verify.verify(source, made / source.name, config, rounded_to=dtype)
     return figures
 
 
@@ -103,25 +111,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _component_names(text: str) -> list[str]:
-    wanted = text.split(",")
-    if unknown := [name for name in wanted if name not in PIPELINE]:
-        raise UserError(
-            f"--only {text}: no such component",
-            expected=f"some of {','.join(PIPELINE)}, with commas between",
-            got=", ".join(map(repr, unknown)),
-            fix="correct the names, or leave --only out to convert all",
-        )
-    return [name for name in PIPELINE if name in wanted]
-
-
 def _require_pipeline(index: Path) -> None:
     name = json_file.read_object(index, DOWNLOAD).get("_class_name")
     if name != CLASS_NAME:
         raise UserError(
             f"{index.parent} is another model",
             expected=f"a {CLASS_NAME} in {INDEX}",
-            got=f"a {name}",
+            got=f"a {published.SHORT.repr(name)}",
             fix=DOWNLOAD,
         )
 

@@ -19,12 +19,11 @@ from posetraj_jax import json_file
 from posetraj_jax.errors import UserError, listed
 
 DTYPES = {
-    "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-"""The types that weights come in, by their names in safetensors."""
+"""The types that weights come in, by their names in safetensors; float32 holds all of them."""
 WHOLE = "copy or download it again, whole; a git-lfs pointer is only a line of text"
 
 

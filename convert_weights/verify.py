@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convert_weights.components import COMPONENTS
+from convert_weights.components import COMPONENTS, OURS
 from convert_weights.source import Source
 from posetraj_jax import weights
 from posetraj_jax.errors import UserError, listed
@@ -38,27 +38,29 @@ def require_torch() -> None:
 
 
 def verify(
-    source: Source, folder: Path, config: Any, item: str = weights.PARAMS
+    source: Source,
+    folder: Path,
+    config: Any,
+    *,
+    item: str = weights.PARAMS,
+    rounded_to: str | None = None,
 ) -> dict[str, float]:
     """The largest difference of each output, in units of its largest number.
-
-    PyTorch's parameters are first rounded to the type that is stored, so that what is compared is
-    the conversion and not the rounding.
 
     Args:
         source: The component in PyTorch's format.
         folder: The component in ours: its tree `item` is read.
         config: What our network is to be.
+        rounded_to: Type to which PyTorch's parameters are rounded first, where ours were: what is
+            compared is the conversion, not the rounding.
 
     Raises:
         UserError: A difference above `TOLERANCE`.
     """
-    network = build(COMPONENTS[source.name].module_cls, config)
-    types = weights.stored_types(folder, network.abstract(), item)
-    (dtype,) = {leaf.dtype.name for leaf in jax.tree.leaves(types)}
-    inputs = _draw(source.name, config)
-    expected = _run_torch(source, dtype, inputs)  # whole networks: one is gone before the next
-    got = _run_ours(source.name, network, _load(network, folder, item), inputs)
+    network, inputs = build(COMPONENTS[source.name].module_cls, config), _draw(source.name, config)
+    expected = _run_torch(source, rounded_to, inputs)  # one network is gone before the next
+    params = weights.load(folder, weights.unsharded(network.abstract(), jnp.float32), item)
+    got = _run_ours(source.name, network, params, inputs)
     errors = {
         name: max(map(_relative_error, zip(got[name], arrays, strict=True)))
         for name, arrays in expected.items()
@@ -109,15 +111,17 @@ def _draw(name: str, config: Any) -> dict[str, np.ndarray]:
     return inputs
 
 
-def _run_torch(source: Source, dtype: str, inputs: Mapping[str, np.ndarray]) -> Outputs:
+def _run_torch(source: Source, dtype: str | None, inputs: Mapping[str, np.ndarray]) -> Outputs:
     from convert_weights import oracle
 
+    config, tensors = source.network.config, source.state_dict()
     if source.name == "controlnet":
-        module = oracle.from_tensors(oracle.controlnet, source.network.config, source.tensors)
+        module = oracle.from_tensors(lambda: oracle.controlnet(config), tensors)
     else:
-        variant = "fp16" if ".fp16." in source.file.name else None
-        module = oracle.from_published(source.file.parent, source.name, variant)
-    oracle.round_parameters(module, dtype)
+        fields = {name: value for name, value in source.config.items() if name not in OURS}
+        module = oracle.from_published(source.name, fields, tensors)
+    if dtype:
+        oracle.round_parameters(module, dtype)
     if source.name == "unet":
         return {"unet": (oracle.run_unet(module, *inputs.values()),)}
     if source.name == "vae":
@@ -128,18 +132,9 @@ def _run_torch(source: Source, dtype: str, inputs: Mapping[str, np.ndarray]) -> 
         return {"image_encoder": (oracle.run_clip(module, inputs["images"]),)}
     *rest, maps = (inputs[name] for name in inputs if name != "camera_rt")
     residuals = oracle.run_controlnet(module, *rest, maps, camera_rt=inputs.get("camera_rt"))
-    times = source.network.config.residual_multiplicity
+    times = config.residual_multiplicity
     skips = [skip * m for skip, m in zip(residuals.skips, times, strict=True)]
     return {"controlnet": (*skips, residuals.mid)}
-
-
-def _load(network: Network, folder: Path, item: str) -> Any:
-    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=where),
-        network.abstract(),
-    )
-    return weights.load(folder, target, item)
 
 
 def _run_ours(

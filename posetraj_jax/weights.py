@@ -172,6 +172,18 @@ def require_config(folder: Path, config: Any) -> None:
         )
 
 
+def unsharded(abstract: tree.Tree, dtype: Any = None) -> tree.Tree:
+    """The same ShapeDtypeStructs for `load`, whole on the first device.
+
+    Args:
+      dtype: of all leaves; each its own if None.
+    """
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype or leaf.dtype, sharding=where), abstract
+    )
+
+
 def cast(params: tree.Tree, dtype: Any) -> tree.Tree:
     """Casts every leaf to a floating type."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(dtype)), params)

@@ -14,39 +14,40 @@ from diffusers import (
 )
 from numpy.typing import ArrayLike
 from torch import nn
-from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from convert_weights.oracle.states import redraw
 
 Config = TypeVar("Config")
 
 
-def from_published(folder: Path, name: str, variant: str | None) -> nn.Module:
-    """The float32 network in a published folder, read by the library that published it.
+def from_published(
+    name: str, fields: Mapping[str, Any], tensors: Mapping[str, ArrayLike]
+) -> nn.Module:
+    """The float32 network that the library which publishes it builds from its config.json.
 
     Args:
         name: unet, vae or image_encoder.
-        variant: None, or "fp16".
+        fields: The content of config.json.
+        tensors: As for `from_tensors`.
     """
-    classes = {
-        "unet": UNetSpatioTemporalConditionModel,
-        "vae": AutoencoderKLTemporalDecoder,
-        "image_encoder": CLIPVisionModelWithProjection,
-    }
-    module = classes[name].from_pretrained(folder, variant=variant, local_files_only=True)
-    return module.float().eval()
+    classes = {"unet": UNetSpatioTemporalConditionModel, "vae": AutoencoderKLTemporalDecoder}
+    if name == "image_encoder":
+        config = CLIPVisionConfig.from_dict(dict(fields))
+        return from_tensors(lambda: CLIPVisionModelWithProjection(config), tensors)
+    return from_tensors(lambda: classes[name].from_config(dict(fields)), tensors)
 
 
-def from_tensors(
-    make: Callable[[Config], nn.Module], config: Config, tensors: Mapping[str, ArrayLike]
-) -> nn.Module:
-    """The float32 network `make(config)` with these parameters, held in memory once.
+def from_tensors(make: Callable[[], nn.Module], tensors: Mapping[str, ArrayLike]) -> nn.Module:
+    """The float32 network `make()` with these parameters, held in memory once.
 
     Args:
         tensors: A complete state dict of arrays, or of objects that numpy can turn into arrays.
     """
     with torch.device("meta"):
-        module = make(config)
+        module = make()
+    if any(True for _ in module.buffers()):  # constants, which no state dict brings
+        module = make()
     numbers = {name: np.asarray(tensor).astype(np.float32) for name, tensor in tensors.items()}
     state = {name: torch.from_numpy(array) for name, array in numbers.items()}
     module.load_state_dict(state, strict=True, assign=True)

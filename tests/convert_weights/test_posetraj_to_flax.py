@@ -97,6 +97,21 @@ def test_with_the_unet_it_computes_what_the_official_code_computes(config, offic
     assert relative_error(once, expected) > 0.01
 
 
+@pytest.mark.parametrize("config", [make_config(False)], ids=[""])
+def test_a_record_may_be_overruled(config, official, tmp_path):
+    folder, _ = official
+    given = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(given | {"residual_multiplicity": [1, 2, 1, 2]}))
+    for choice, times in {
+        "recorded": (1, 2, 1, 2),
+        "official": (2, 2, 2, 1),
+        "once": (1, 1, 1, 1),
+    }.items():
+        convert(folder, tmp_path / choice, "--multiplicity", choice)
+        made = weights.load_config(tmp_path / choice, ControlNetConfig)
+        assert made.residual_multiplicity == times
+
+
 def test_the_multiplicity_follows_the_depth(tmp_path):
     deep = ControlNetConfig.tiny(
         layers_per_block=2, residual_multiplicity=(4, 4, 4, 4, 3, 3, 3, 2, 2, 2, 1, 1)
