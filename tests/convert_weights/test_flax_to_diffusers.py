@@ -228,14 +228,10 @@ def test_stored_types_are_kept(svd, tmp_path):
             assert torch.equal(tensor, torch.from_numpy(source[name]).bfloat16()), name
 
 
-def test_verify_proves_the_export(run, ours, svd, tiny_svd, tmp_path, capsys):
+def test_verify_proves_the_export(ours, svd, tmp_path, capsys):
     export(ours, tmp_path / "a", "--svd", svd, "--only", "controlnet", "--verify")
-    export(
-        ours, tmp_path / "b", "--svd", svd, "--only", "controlnet", "--verify", "--official_unet"
-    )
-    lines = [line for line in capsys.readouterr().out.splitlines() if "largest relative" in line]
-    assert len(lines) == 1
-    assert all(float(line.split()[-1]) <= 1e-4 for line in lines)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "largest" in line]
+    assert 0 < float(line.split()[-1]) <= 1e-4
 
 
 def test_scaled_taps_are_exact_also_from_bfloat16(ours, svd, tmp_path, capsys):

@@ -173,7 +173,7 @@ def test_a_controlnet_that_was_never_trained_verifies():
         ({"residual_multiplicity": [1, 1]}, "residual_multiplicity"),
         ({"residual_multiplicity": "often"}, "residual_multiplicity"),
         ({"camera": 1}, "camera: 1"),
-        ({"attention": "flash"}, "attention: not known here"),
+        ({"attention": "flash"}, "'attention': not known here"),
     ],
 )
 def test_other_architectures_are_refused(official, tmp_path, fields, words):

@@ -195,12 +195,24 @@ def test_tensors_that_would_be_left_out_are_looked_at_too(source, name, shape, w
     assert words in refused(source)
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.float8_e4m3fn])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.int8, torch.uint8, torch.int64, torch.float8_e4m3fn]
+)
 def test_quantised_tensors_are_refused(source, dtype):
     edit(source / VAE_FILE, **{"quant_conv.weight": torch.zeros(8, 8, 1, 1).to(dtype)})
     message = refused(source)
     assert "wrong type: quant_conv.weight: " in message
-    assert "not one of F64, F32, F16, BF16" in message
+    assert "not one of F32, F16, BF16" in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused(source, value):
+    tensor = load_file(source / VAE_FILE)["quant_conv.weight"]
+    tensor[0, 0] = value
+    edit(source / VAE_FILE, **{"quant_conv.weight": tensor})
+    message = refused(source)
+    assert "quant_conv.weight cannot be converted" in message
+    assert "finite numbers" in message
 
 
 def test_quantised_pickles_are_refused(source):

@@ -18,7 +18,6 @@ from tests.convert_weights.damage import mutations
 SECONDS = 20
 INDEX = "model.safetensors.index.json"
 KINDS = {
-    "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
