@@ -97,28 +97,34 @@ def measure(folder: Path, size: str) -> Figures:
         )
         print(f"{copying:5.1f} s", flush=True)
         shutil.rmtree(folder / "out")
-    print("\nfloat32, against PyTorch", flush=True)
+    print("\nfloat32, whole and verified against PyTorch", flush=True)
     source = layouts["fp32 shards"]
     weights = folder / "weights"
     proofs = [_run("svd_to_flax", source, weights, "--verify")]
     controlnet = ("posetraj_to_flax", folder / "controlnet", weights / "controlnet", "--verify")
     proofs.append(_run(*controlnet))
-    for cost in proofs:
-        print(f"  converted and verified in {cost.seconds:.0f} s, {cost.peak_bytes / 1e9:.1f} GB")
-    _run("flax_to_diffusers", weights, folder / "back", "--only", "controlnet", "--svd", source)
+    for what, cost in zip(("the pipeline", "the ControlNet"), proofs, strict=True):
+        print(f"  {what}: converted and verified in {_words(cost)}", flush=True)
+    back = ("flax_to_diffusers", weights, folder / "back", "--only", "controlnet", "--svd", source)
+    print(f"  the ControlNet: exported in {_words(_run(*back))}", flush=True)
     is_same = _is_same(folder / "controlnet" / FILE, folder / "back" / "controlnet" / FILE, source)
     return _report(Figures(memory, times, _differences(proofs), is_same))
 
 
 def _report(figures: Figures) -> Figures:
+    print("\nlargest relative difference from PyTorch")
     for name, difference in figures.differences.items():
-        print(f"  {name:<16} largest relative difference {difference:.1e}")
+        print(f"  {name:<16} {difference:.1e}")
     print("\nthe ControlNet, to Flax and back: ", end="")
     print("bitwise the same" if figures.is_same_bytes else "NOT the same")
     print("\nratios, source of the UNet     memory / tree     time / (cp + sync)")
     for name, ratio in figures.memory_over_tree.items():
         print(f"  {name:<28} {ratio:>12.2f} {figures.time_over_copy[name]:>18.2f}")
     return figures
+
+
+def _words(cost: Cost) -> str:
+    return f"{cost.seconds:.0f} s, {cost.peak_bytes / 1e9:.1f} GB"
 
 
 def _configs(size: str) -> tuple[UNetConfig, VAEConfig, CLIPVisionConfig, ControlNetConfig]:
