@@ -15,7 +15,7 @@ test: $(VENV)/.dev lint ## everything that is proven in minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full"
 
 test-full: $(VENV)/.dev ## the proofs at full size
-	$(BIN)/python -m pytest -m full
+	$(BIN)/python -m pytest -m full -rP
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
