@@ -2,6 +2,7 @@
 
 import functools
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -112,3 +113,15 @@ def test_parameters_take_the_types_of_the_target():
     }
     params = mapping.from_torch(state, tiny("vae").network.abstract(), "vae")
     assert {leaf.dtype for leaf in tree.flatten(params).values()} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_numbers_that_are_none_are_found_in_every_type(dtype):
+    limits = [float(ml_dtypes.finfo(dtype).max), float(ml_dtypes.finfo(dtype).smallest_subnormal)]
+    good = np.array([0.0, -0.0, 1.5, *limits, *(-x for x in limits)]).astype(dtype)
+    assert np.isfinite(good).all()
+    assert mapping._all_finite(good.reshape(7, 1))
+    assert mapping._all_finite(good[:0])
+    for bad in (np.nan, np.inf, -np.inf):
+        assert not mapping._all_finite(np.append(good, np.asarray(bad, dtype)))
+    assert not mapping._all_finite(np.asarray(np.nan, dtype))
