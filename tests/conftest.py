@@ -10,3 +10,10 @@ os.environ["XLA_FLAGS"] = (
 from absl import flags  # after the environment is set: this may import jax
 
 flags.FLAGS.mark_as_parsed()
+
+SLOWEST = ("tests/test_train.py", "tests/training/", "tests/test_generation.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest files first, so that two workers end at about the same time."""
+    items.sort(key=lambda item: not item.nodeid.startswith(SLOWEST))
