@@ -12,7 +12,7 @@ demo: $(VENV)/.core ## train tiny stage 1 on the shipped clips, sample GIFs, pri
 	$(BIN)/python -m posetraj_jax.train --config configs/stage1.py:tiny
 
 test: $(VENV)/.dev lint ## everything that is proven in minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-full: $(VENV)/.dev ## the proofs at full size
 	$(BIN)/python -m pytest -m full -rP

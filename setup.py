@@ -48,7 +48,7 @@ PREP = ["apache-beam>=2.77", "trimesh>=4"]
 CONVERT = ["torch>=2.6", "diffusers>=0.35", "transformers>=4.50", "accelerate"]
 EVAL = ["scipy>=1.13"]
 DEMO = ["gradio>=6"]
-TEST = ["beartype>=0.19", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9"]
+TEST = ["beartype>=0.19", "pytest>=8", "pytest-xdist>=3.7", "ruff>=0.9"]
 
 setup(
     name="posetraj_jax",

@@ -15,5 +15,8 @@ SLOWEST = ("tests/test_train.py", "tests/training/", "tests/test_generation.py")
 
 
 def pytest_collection_modifyitems(items):
-    """The slowest files first, so that two workers end at about the same time."""
+    """The slowest files first, so that two workers end at about the same time.
+
+    Counts only with pytest-xdist's --no-loadscope-reorder: else files with many tests come first.
+    """
     items.sort(key=lambda item: not item.nodeid.startswith(SLOWEST))
