@@ -101,8 +101,13 @@ class Asked:
 
 def test_leaves_are_made_in_groups_and_once(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "GROUP_BYTES", 8000)
-    finished = []
-    monkeypatch.setattr(weights, "_finish", lambda futures: finished.append(len(Asked.alive)))
+    finished, finish = [], weights._finish
+
+    def watched(futures):
+        finished.append(len(Asked.alive))
+        finish(futures)
+
+    monkeypatch.setattr(weights, "_finish", watched)
     lazy = {str(i): Asked(str(i)) for i in range(5)}
     weights.save(lazy, {}, tmp_path / "unet")
     assert sorted(Asked.alive) == list("01234")
