@@ -21,7 +21,10 @@ LEVELS = (
     (r"posetraj_jax\.published$", r"posetraj_jax\.(errors|json_file)$"),
     (r"posetraj_jax\.nn(\.|$)", r"posetraj_jax\.(structs|tree|errors|nn)(\.|$)"),
     (r"posetraj_jax\.diffusion(\.|$)", r"posetraj_jax\.(structs|tree|errors|diffusion)(\.|$)"),
-    (r"posetraj_jax\.data(\.|$)", r"posetraj_jax\.(structs|tree|errors|video|data)(\.|$)"),
+    (
+        r"posetraj_jax\.data(\.|$)",
+        r"posetraj_jax\.(structs|tree|errors|json_file|video|data)(\.|$)",
+    ),
     (r"posetraj_jax\.config_file$", r"posetraj_jax\.(errors|config)$"),
     (r"posetraj_jax\.(sharding|video|config)$", r"posetraj_jax\.(structs|tree|errors)$"),
     (

@@ -1,20 +1,19 @@
-"""Random access to clips wherever they lie: our records, or official PoseTraj-10K folders as is.
-
-A source knows the names and lengths of its clips without opening a picture; a clip decodes only the
-frames that are asked for. Sizes and coordinates are the stored ones.
-"""
+"""Opens clips wherever they lie: our records, or folders of PoseTraj-10K or VIPSeg as they are."""
 
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
 from posetraj_jax.data.clip import Array, Clip
+from posetraj_jax.data.lazy_clip import LazyClip, Source, Tracks, no_box
 from posetraj_jax.data.records import MAKE_DATA, ClipRecords, find_datasets, open_dataset
 from posetraj_jax.data.tracks import draw_boxes
-from posetraj_jax.data.transforms import decode_frames, image_header
+from posetraj_jax.data.transforms import decode_files, decode_frames, image_header
+from posetraj_jax.data.vipseg import VIPSegSource, is_vipseg
 from posetraj_jax.errors import UserError, listed
+
+__all__ = ["LazyClip", "OfficialSource", "RecordSource", "Source", "Tracks", "open_source"]
 
 OFFICIAL_FPS = 5.0
 """Frames per second at which the official renderer writes its movies."""
@@ -25,49 +24,6 @@ OFFICIAL_CORNERS = (0, 2, 3, 1, 4, 6, 7, 5)
 Official corners 0-1 and 2-3 are the two diagonals of the floor and 4..7 lie above 0..3, so the
 floor's ring is 0-2-1-3; ours is 0-1-3-2.
 """
-
-
-class Tracks(NamedTuple):
-    """The tracked points of a window of a clip."""
-
-    points_px: Float32[Array, "f p 2"]
-    visible: Bool[Array, "f p"]
-    kinds: tuple[str, ...]
-
-
-@runtime_checkable
-class LazyClip(Protocol):
-    """One clip of a source. `start, count` choose consecutive frames; nothing else is decoded."""
-
-    clip_id: str
-    fps: float
-
-    def frames(self, start: int, count: int) -> UInt8[Array, "f h w 3"]:
-        """Decodes frames as recorded, RGB."""
-
-    def boxed_frames(self, start: int, count: int, thickness: int) -> UInt8[Array, "f h w 3"]:
-        """Decodes frames with the 3D box drawn in, lines of `thickness` pixels."""
-
-    def tracks(self, start: int, count: int) -> Tracks | None:
-        """The tracked points; None for a clip that has only drawn maps."""
-
-    def drawn_maps(self, start: int, count: int) -> UInt8[Array, "f h w 3"] | None:
-        """Maps that came with the clip, the last one black; None where `tracks` has the points."""
-
-    def camera(self, start: int, count: int) -> Float32[Array, "f 12"] | None:
-        """Row-major world-to-camera rotation, then translation; None if unknown."""
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Clips by number, in a fixed order."""
-
-    clip_ids: tuple[str, ...]
-    num_frames: tuple[int, ...]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> LazyClip: ...
 
 
 class RecordClip:
@@ -86,7 +42,7 @@ class RecordClip:
     def boxed_frames(self, start: int, count: int, thickness: int) -> UInt8[Array, "f h w 3"]:
         """Decodes frames and draws the boxes."""
         if not self._clip.box_px.shape[1]:
-            raise _no_box(self.clip_id, "a record without boxes")
+            raise no_box(self.clip_id, "a record without boxes")
         box_px = self._clip.box_px[start : start + count]
         return draw_boxes(self.frames(start, count), box_px, thickness)
 
@@ -167,15 +123,15 @@ class OfficialClip:
                 got="only images_bbox",
                 fix="set data.condition_on_box=True to condition on the boxed first frame",
             )
-        return _decode_files(self._clean[start : start + count])
+        return decode_files(self._clean[start : start + count])
 
     def boxed_frames(self, start: int, count: int, thickness: int) -> UInt8[Array, "f h w 3"]:
         """Decodes frames with the box drawn in, or draws it from `bbox.npy`."""
         if self._boxed:
-            return _decode_files(self._boxed[start : start + count])
+            return decode_files(self._boxed[start : start + count])
         path = self.folder / "bbox.npy"
         if not path.is_file():
-            raise _no_box(str(self.folder), "neither images_bbox nor bbox.npy")
+            raise no_box(str(self.folder), "neither images_bbox nor bbox.npy")
         box_px = _load_array(path, (len(self._clean), 8, 2))[start : start + count]
         return draw_boxes(self.frames(start, count), box_px[:, None, OFFICIAL_CORNERS], thickness)
 
@@ -193,7 +149,7 @@ class OfficialClip:
         """Decodes count - 1 maps and adds a black one."""
         if self._has_points():
             return None
-        maps = _decode_files(self._maps[start : start + count - 1])
+        maps = decode_files(self._maps[start : start + count - 1])
         return np.concatenate([maps, np.zeros_like(maps[:1])])
 
     def camera(self, start: int, count: int) -> None:
@@ -231,28 +187,31 @@ class OfficialSource:
         return OfficialClip(self._folders[index])
 
 
-def open_source(path: Path | str, min_frames: int = 1) -> RecordSource | OfficialSource:
-    """Opens a dataset of clip records or a folder of official clips, whichever is there.
+def open_source(path: Path | str, min_frames: int = 1) -> Source:
+    """Opens a dataset of clip records, a folder of official clips, or VIPSeg: whichever is there.
 
     Args:
         path: the folder.
         min_frames: how many frames a clip must have.
 
     Raises:
-        UserError: if it is neither, cannot be read, or has clips that are too short; these are
+        UserError: if it is none of them, cannot be read, or has clips that are too short; these are
             listed, because leaving them out silently would change what is trained on.
     """
     path = Path(path)
-    source: RecordSource | OfficialSource
+    source: Source
     if find_datasets(path) or not path.is_dir():
         source = RecordSource(open_dataset(path))
+    elif is_vipseg(path):
+        source = VIPSegSource(path)
     elif _clip_folders(path):
         source = OfficialSource(path)
     else:
         raise UserError(
             f"There are no clips in {path}",
             expected="a dataset of clip records (with dataset_info.json), or official clip folders "
-            "<uid>_<k>_<curve>/ with images and traj.npy or traj_vid_enhanced",
+            "<uid>_<k>_<curve>/ with images and traj.npy or traj_vid_enhanced, or VIPSeg's folders "
+            "imgs/<video>/ and trajectory_CoTracker_all/",
             got=listed(sorted(entry.name for entry in path.iterdir())) or "an empty folder",
             fix=f"correct the path, or make data: {MAKE_DATA}",
         )
@@ -280,10 +239,6 @@ def _files(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if path.is_file()), key=lambda p: p.name)
 
 
-def _decode_files(paths: list[Path]) -> UInt8[Array, "f h w 3"]:
-    return decode_frames({str(path): path.read_bytes() for path in paths})
-
-
 def _load_array(path: Path, shape: tuple[int, ...]) -> Float32[Array, "..."]:
     try:
         array = np.load(path, allow_pickle=False)
@@ -304,13 +259,4 @@ def _bad_array(path: Path, shape: tuple[int, ...], got: str) -> UserError:
         expected=f"finite numbers of shape {shape}, one row per picture",
         got=got,
         fix="render this clip again, or move it out of the folder",
-    )
-
-
-def _no_box(clip: str, got: str) -> UserError:
-    return UserError(
-        f"Clip {clip} has no 3D box to draw",
-        expected="boxes, because data.draw_box or data.condition_on_box asks for them",
-        got=got,
-        fix="set data.draw_box=False and data.condition_on_box=False (stages 2 and 3)",
     )

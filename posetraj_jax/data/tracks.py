@@ -8,6 +8,10 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from posetraj_jax.data.track_file import VIPSegTracks, read_vipseg
+
+__all__ = ["VIPSegTracks", "draw_boxes", "draw_line", "draw_maps", "read_vipseg"]
+
 Array = np.ndarray
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

@@ -1,7 +1,8 @@
 """What happens to the pictures of a clip: decode within bounds, window, resize. All uint8."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -61,6 +62,15 @@ def decode_frames(pictures: Mapping[str, bytes]) -> UInt8[Array, "f h w 3"]:
                 fix="make this clip again, or delete it from the data",
             )
     return np.stack(frames)
+
+
+def decode_files(paths: Sequence[Path]) -> UInt8[Array, "f h w 3"]:
+    """Decodes picture files of one size.
+
+    Raises:
+        UserError: as `decode_frames`.
+    """
+    return decode_frames({str(path): path.read_bytes() for path in paths})
 
 
 def _open(data: bytes, where: str) -> Image.Image:

@@ -1,6 +1,7 @@
 """Small clips for the tests of the data path; every number can be recognised."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,24 @@ def official_clip(root: Path, name: str = "0a1b_0_circle", length: int = OFFICIA
     np.save(folder / "traj.npy", np.stack([4.0 + 5 * time, 40.0 - time], axis=-1))
     np.save(folder / "bbox.npy", OFFICIAL_BOX + time[:, None, None])
     return folder
+
+
+VIPSEG_SIZE = (48, 96)
+
+
+def vipseg_video(root: Path, name: str, length: int = 16, level: int = 0) -> dict[str, list]:
+    """Frame t is grey level + t; returns what is in the file of tracks."""
+    (root / "imgs" / name).mkdir(parents=True)
+    for t in range(length):
+        picture = png(grey(level + t, *VIPSEG_SIZE))
+        (root / "imgs" / name / f"{t:08d}.png").write_bytes(picture)
+    tracks = {
+        "0": [[5, 40 + t] for t in range(length)],  # leaves the picture at t = 8
+        "43": [[90, 10] for _ in range(length)],
+        "12400": [[10 + 4 * t, 24] for t in range(length)],
+        "12401": [[-108645 + t, 32437] for t in range(length)],
+    }
+    folder = root / "trajectory_CoTracker_all"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(tracks))
+    return tracks
