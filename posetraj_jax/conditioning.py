@@ -1,33 +1,29 @@
 """Pixels, trajectory maps and camera → `Conditioning`: the one place, for training and sampling.
 
-The VAE encoder and the CLIP encoder arrive as callables, so nothing here knows a network. Every
+The encoders arrive as callables (`structs.Encoders`), so nothing here knows a network. Every
 function is pure and runs inside the compiled step.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from posetraj_jax.published import ImageStatistics
-from posetraj_jax.structs import Batch, Conditioning
+from posetraj_jax.structs import Batch, Conditioning, Encoders
 
 CLIP_SIZE = 224
 OFFICIAL_FPS_ID = 6.0
 
 
-class Encoders(NamedTuple):
-    """The frozen encoders, with their parameters already bound."""
+@dataclass(frozen=True)
+class CameraOptions:
+    """What of the section `camera` of the config concerns the numbers; see there."""
 
-    moments: Callable[[Array], tuple[Array, Array]]
-    """pixels [n h w 3] → mean and log-variance of the VAE's posterior, each [n h/8 w/8 4]."""
-    embed: Callable[[Array], Array]
-    """CLIP-normalised images [b 224 224 3] → image embeddings [b d]."""
-    scaling_factor: float
-    """Latents are the VAE's raw latents times this (0.18215 for SVD)."""
+    normalise: str
+    drop: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,8 @@ class ConditioningOptions:
     clip_range: str
     dropout: float
     image_statistics: ImageStatistics
+    camera: CameraOptions | None = None
+    """None for networks without a camera branch."""
 
 
 def to_pixels(uint8: UInt8[Array, "*any 3"]) -> Float[Array, "*any 3"]:
@@ -49,16 +47,20 @@ def to_pixels(uint8: UInt8[Array, "*any 3"]) -> Float[Array, "*any 3"]:
 
 
 def encode_frames(
-    frames_uint8: UInt8[Array, "b f h w 3"],
-    encoders: Encoders,
-    noise: Float[Array, "b f h8 w8 c"],
+    batch: Batch, encoders: Encoders, noise: Float[Array, "b f h8 w8 c"]
 ) -> Float[Array, "b f h8 w8 c"]:
-    """Scaled latents of every frame: the VAE's posterior sampled with `noise` ~ N(0, 1)."""
-    flat = to_pixels(frames_uint8.reshape(-1, *frames_uint8.shape[2:]))
-    mean, logvar = (moment.astype(jnp.float32) for moment in encoders.moments(flat))
+    """Scaled latents of every frame: the VAE's posterior sampled with `noise` ~ N(0, 1).
+
+    The posterior comes from the cache where the batch has it.
+    """
+    if batch.encoded is not None:
+        moments = batch.encoded.mean, batch.encoded.logvar
+    else:
+        frames = batch.frames_uint8
+        moments = encoders.moments(to_pixels(frames.reshape(-1, *frames.shape[2:])))
+    mean, logvar = (moment.astype(jnp.float32).reshape(noise.shape) for moment in moments)
     std = jnp.exp(0.5 * jnp.clip(logvar, -30.0, 20.0))
-    latents_raw = mean.reshape(noise.shape) + std.reshape(noise.shape) * noise
-    return latents_raw * encoders.scaling_factor
+    return (mean + std * noise) * encoders.scaling_factor
 
 
 def condition(
@@ -81,35 +83,86 @@ def condition(
     itself to the scaled latents and so leaks it; the default noises pixels independently, as SVD.
     """
     first = to_pixels(batch.first_frame_uint8)
+    camera = options.camera
     if options.noise_aug == "shared_latent" and noised_target is not None:
         latents, noise = noised_target
         noised = (latents + options.noise_aug_strength * noise)[:, 0]
         image_latents = noised / encoders.scaling_factor
     else:
         image_latents, _ = encoders.moments(first + options.noise_aug_strength * image_noise)
-    images = clip_images(first, options.image_statistics, options.clip_range)
     return Conditioning(
-        image_embed=encoders.embed(images).astype(jnp.float32),
+        image_embed=_image_embed(batch, first, encoders, options),
         image_latents=image_latents.astype(jnp.float32),
         maps_pixels=to_pixels(batch.maps_uint8),
         time_ids=_time_ids(batch.fps, options),
-        camera_rt=None,
+        camera_rt=None if camera is None else _camera(batch, camera.normalise),
     )
 
 
-def drop(cond: Conditioning, probability: float, r: Float[Array, "b"]) -> Conditioning:
+def _image_embed(
+    batch: Batch, first: Float[Array, "b h w 3"], encoders: Encoders, options: ConditioningOptions
+) -> Float[Array, "b d"]:
+    if batch.encoded is not None:
+        return batch.encoded.image_embed.astype(jnp.float32)
+    images = clip_images(first, options.image_statistics, options.clip_range)
+    return encoders.embed(images).astype(jnp.float32)
+
+
+def _camera(batch: Batch, kind: str) -> Float[Array, "b f 12"]:
+    known = batch.camera_known[:, None, None]
+    return jnp.where(known, normalise_camera(batch.camera_rt, kind), 0.0)
+
+
+def normalise_camera(camera_rt: Float[Array, "b f 12"], kind: str) -> Float[Array, "b f 12"]:
+    """The extrinsics as the ControlNet sees them, from world-to-camera ones.
+
+    relative: of frame t seen from frame 0, R_t R_0^T and T_t - R_t R_0^T T_0: whatever the world's
+    axes are, frame 0 has the identity and no translation, so a known camera is never all zeros.
+    none, subtract: camera-to-world, as the official files have it; "subtract" takes frame 0's
+    numbers from all, so that a camera at rest is all zeros, as a dropped one.
+
+    Source: the official loader. Differs: "relative" is a pose, its default is none.
+    """
+    rotation = camera_rt[..., :9].reshape(*camera_rt.shape[:-1], 3, 3)
+    translation = camera_rt[..., 9:]
+    if kind == "relative":
+        product = partial(jnp.einsum, precision="highest")
+        rotation = product("bfij,bkj->bfik", rotation, rotation[:, 0])
+        moved = product("bfij,bj->bfi", rotation, translation[:, 0])
+        return _joined(rotation, translation - moved)
+    backwards = rotation.swapaxes(-1, -2)
+    centre = -jnp.einsum("bfij,bfj->bfi", backwards, translation, precision="highest")
+    in_world = _joined(backwards, centre)
+    return in_world - in_world[:, :1] if kind == "subtract" else in_world
+
+
+def _joined(
+    rotation: Float[Array, "b f 3 3"], translation: Float[Array, "b f 3"]
+) -> Float[Array, "b f 12"]:
+    return jnp.concatenate([rotation.reshape(*rotation.shape[:-2], 9), translation], axis=-1)
+
+
+def drop(cond: Conditioning, options: ConditioningOptions, r: Float[Array, "b 2"]) -> Conditioning:
     """Drops the image from some clips, so that guidance has an unconditional model to start from.
 
-    With a uniform number `r` in [0, 1) per clip and p = `probability`: the embedding is zeroed if
-    r < 2p, the latents if p <= r < 3p. At p = 0.1: embedding only 10 %, both 10 %, latents only
-    10 %. The trajectory is never dropped. Source: the official training script.
+    With the first uniform number r in [0, 1) of a clip and p = `options.dropout`: the embedding is
+    zeroed if r < 2p, the latents if p <= r < 3p. At p = 0.1: embedding only 10 %, both 10 %,
+    latents only 10 %. The second drops the camera of all frames if below `options.camera.drop`, so
+    that the trajectory alone also steers. The trajectory is never dropped.
+
+    Source: the official training script.
     """
-    no_embed = r < 2 * probability
-    no_latents = (r >= probability) & (r < 3 * probability)
-    return cond._replace(
+    image, camera = r[:, 0], r[:, 1]
+    no_embed = image < 2 * options.dropout
+    no_latents = (image >= options.dropout) & (image < 3 * options.dropout)
+    cond = cond._replace(
         image_embed=jnp.where(no_embed[:, None], 0.0, cond.image_embed),
         image_latents=jnp.where(no_latents[:, None, None, None], 0.0, cond.image_latents),
     )
+    if options.camera is None:
+        return cond
+    no_camera = camera < options.camera.drop
+    return cond._replace(camera_rt=jnp.where(no_camera[:, None, None], 0.0, cond.camera_rt))
 
 
 def unconditional(cond: Conditioning) -> Conditioning:

@@ -14,7 +14,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from posetraj_jax.config import default, flatten, suggestion, validate
+from posetraj_jax.config import default, flatten, suggestion
+from posetraj_jax.config_rules import validate
 from posetraj_jax.errors import UserError, listed
 
 PACKAGE = Path(__file__).resolve().parent
@@ -114,7 +115,9 @@ def _parse(field: str, text: str, current: Any) -> Any:
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
         if kind is tuple:
-            return tuple(type(current[0])(part) for part in text.strip("()[] ").split(",") if part)
+            parts = [part.strip("' \"") for part in text.strip("()[] ").split(",")]
+            kinds = current or ("",)
+            return tuple(type(kinds[0])(part) for part in parts if part)
         return kind(ast.literal_eval(text)) if kind is float else int(text)
     except (ValueError, KeyError, SyntaxError, TypeError):
         raise UserError(

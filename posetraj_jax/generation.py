@@ -3,17 +3,17 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from posetraj_jax import conditioning
-from posetraj_jax.conditioning import ConditioningOptions, Encoders
+from posetraj_jax.conditioning import ConditioningOptions
 from posetraj_jax.diffusion import sampler
 from posetraj_jax.diffusion.noise import karras_sigmas
-from posetraj_jax.models.networks import Networks
+from posetraj_jax.models.networks import Networks, Parameters
 from posetraj_jax.structs import Batch, Conditioning
 
 
@@ -35,51 +35,44 @@ class Start(NamedTuple):
     latents: Float[Array, "b f h w c"]
     cond: Conditioning
     """Unconditional half first where guidance is on, so twice the batch."""
-    map_features: Float[Array, "b2 f h w c0"]
+    map_features: Float[Array, "b2 f h w c0"] | None
+    """None without a ControlNet."""
 
 
 class Program(NamedTuple):
     """Compiled once for any number of steps and any parameters of these shapes."""
 
     begin: Callable[..., Start]
-    """(ControlNet parameters, frozen, batch, key) → Start"""
+    """(parameters, batch, key) → Start"""
     step: Callable[..., Array]
-    """(latents, sigma, sigma_next, ControlNet, UNet parameters, Start) → latents, donating them"""
+    """(latents, sigma, sigma_next, parameters, Start) → latents, donating them"""
     decode: Callable[..., Array]
     """(VAE parameters, latents) → frames_uint8 [b f h w 3]"""
 
 
-def make_program(
-    networks: Networks, bind_encoders: Callable[[Any], Encoders], options: SamplingOptions
-) -> Program:
-    """Builds the sampler of these networks; nothing is compiled before the first call.
-
-    Args:
-      bind_encoders: frozen parameters → encoders.
-    """
+def make_program(networks: Networks, options: SamplingOptions) -> Program:
+    """Builds the sampler of these networks; nothing is compiled before the first call."""
     return Program(
-        begin=jax.jit(partial(_begin, networks, bind_encoders, options)),
+        begin=jax.jit(partial(_begin, networks, options)),
         step=jax.jit(partial(_step, networks, options), donate_argnums=0),
         decode=jax.jit(partial(_decode, networks)),
     )
 
 
 def generate(
-    program: Program, params: Any, frozen: Any, batch: Batch, key: Array, options: SamplingOptions
+    program: Program, parameters: Parameters, batch: Batch, key: Array, options: SamplingOptions
 ) -> Iterator[Float[Array, "b f h w c"]]:
     """Yields the latents after every denoising step; decode the last with `program.decode`.
 
     Args:
-      params: of the ControlNet.
-      frozen: the frozen networks' parameters, with a field `unet`.
       batch: only the first frame, the maps, the camera and the frame rate are read.
     """
-    start = program.begin(params, frozen, batch, key)
+    start = program.begin(parameters, batch, key)
     shared = start._replace(latents=None)
     sigmas = karras_sigmas(options.steps, options.sigma_min, options.sigma_max)
     yield from sampler.steps(
         lambda latents, sigma, sigma_next: program.step(
-            latents, sigma, sigma_next, params, frozen.unet, shared
+            latents, sigma, sigma_next, parameters, shared
         ),
         start.latents,
         sigmas,
@@ -94,13 +87,14 @@ def _is_guided(options: SamplingOptions) -> bool:
     return (options.min_guidance_scale, options.max_guidance_scale) != (1.0, 1.0)
 
 
-def _begin(networks, bind_encoders, options, params, frozen, batch, key) -> Start:
+def _begin(networks, options, parameters, batch, key) -> Start:
     noise_key, image_key = jax.random.split(key)
     clips, frames, height, width, _ = batch.maps_uint8.shape
     shape = (clips, frames, height // 8, width // 8, networks.vae.config.latent_channels)
     image_noise = jax.random.normal(image_key, batch.first_frame_uint8.shape)
-    cond = conditioning.condition(batch, bind_encoders(frozen), options.conditioning, image_noise)
-    features = networks.denoiser.encode_maps(params, cond)
+    encoders = networks.encoders(parameters)
+    cond = conditioning.condition(batch, encoders, options.conditioning, image_noise)
+    features = networks.denoiser.encode_maps(parameters, cond)
     cond = cond._replace(maps_pixels=None)
     if _is_guided(options):
         cond, features = jax.tree.map(
@@ -112,9 +106,9 @@ def _begin(networks, bind_encoders, options, params, frozen, batch, key) -> Star
     return Start(latents, cond, features)
 
 
-def _step(networks, options, latents, sigma, sigma_next, params, unet_params, start) -> Array:
+def _step(networks, options, latents, sigma, sigma_next, parameters, start) -> Array:
     def denoise(noisy, sigma):
-        return networks.denoiser(params, unet_params, noisy, sigma, start.cond, start.map_features)
+        return networks.denoiser(parameters, noisy, sigma, start.cond, start.map_features)
 
     if _is_guided(options):
         denoise = sampler.guided(denoise, jnp.asarray(_scales(options, latents.shape[1])))

@@ -1,25 +1,43 @@
-"""What a training run offers to those who use its ControlNet: architecture and checkpoints."""
+"""What a training run offers to those who use its parameters: architecture and checkpoints."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from posetraj_jax import json_file
 from posetraj_jax.errors import UserError
-from posetraj_jax.models.controlnet import ControlNetConfig
-from posetraj_jax.models.networks import ModelOptions, build_networks
+from posetraj_jax.models.networks import Networks, build_networks, options_of
 
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 AVERAGED, RAW = "ema", "params"
-"""The two trees of a checkpoint that hold the ControlNet."""
+"""The two trees of a checkpoint that hold what was trained."""
 
 
 class Trained(NamedTuple):
-    """A ControlNet in a checkpoint; `weights.load(folder, target, AVERAGED)` reads it."""
+    """What a run has trained; `weights.load(folder, target, AVERAGED)` reads it."""
 
-    config: ControlNetConfig
+    record: Mapping[str, Any]
+    """The run's flattened config."""
+    networks: Networks
     folder: Path
+    """Of the checkpoint."""
     step: int
+
+    @property
+    def name(self) -> str:
+        """Which network: a field of `Networks`."""
+        return trained_network(self.record["stage"])
+
+    @property
+    def config(self) -> Any:
+        """The architecture of that network."""
+        return getattr(self.networks, self.name).config
+
+
+def trained_network(stage: int) -> str:
+    """The network that a stage trains: stage 0 fine-tunes the UNet, the others the ControlNet."""
+    return "controlnet" if stage else "unet"
 
 
 def is_run(folder: Path) -> bool:
@@ -27,35 +45,37 @@ def is_run(folder: Path) -> bool:
     return (folder / CHECKPOINTS).is_dir()
 
 
+def steps(run: Path) -> list[int]:
+    """The optimizer steps of a run's complete checkpoints, rising."""
+    return sorted(int(p.name) for p in (run / CHECKPOINTS).glob("*") if p.name.isdigit())
+
+
 def find(run: Path, step: int | None = None) -> Trained:
-    """The ControlNet that a run saved after `step` optimizer steps; the newest if None.
+    """What a run saved after `step` optimizer steps; the newest if None.
 
     Raises:
         UserError: No such checkpoint, or no readable record of the run's config.
     """
-    found = {int(p.name): p for p in (run / CHECKPOINTS).glob("*") if p.name.isdigit()}
+    found = steps(run)
     if not found or (step is not None and step not in found):
         raise UserError(
             f"the run {run} has no such checkpoint",
             expected=f"step {step}" if step is not None else "at least one complete checkpoint",
-            got=", ".join(map(str, sorted(found))) or "none",
+            got=", ".join(map(str, found)) or "none",
             fix="take one of these steps" if found else "let the run reach its first save",
         )
-    step = max(found) if step is None else step
-    return Trained(_config(run / CONFIG_FILE), found[step], step)
+    step = found[-1] if step is None else step
+    return Trained(*_read(run / CONFIG_FILE), run / CHECKPOINTS / str(step), step)
 
 
-def _config(record: Path) -> ControlNetConfig:
+def _read(record: Path) -> tuple[Mapping[str, Any], Networks]:
     fix = "restore the file from the run that wrote it"
     content = json_file.read_object(record, fix)
     try:
-        fields = {
-            name.removeprefix("model."): tuple(value) if isinstance(value, list) else value
-            for name, value in content["config"].items()
-            if name.startswith("model.")
-        }
-        options = ModelOptions(**fields | {"dtype": "float32"})
-        return build_networks(options).controlnet.config
+        fields = dict(content["config"])
+        if not all(isinstance(fields[name], int) for name in ("stage", "steps", "seed")):
+            raise TypeError("stage, steps and seed are whole numbers")
+        return fields, build_networks(options_of(fields, "float32"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"cannot use {record}",

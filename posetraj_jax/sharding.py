@@ -81,6 +81,15 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
     )
 
 
+def sharded(abstract: Any, mesh: Mesh) -> Any:
+    """The same ShapeDtypeStructs with the shardings of the path table."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        abstract,
+        parameter_shardings(abstract, mesh),
+    )
+
+
 def path_of(path: tuple[Any, ...]) -> str:
     """A key path of jax.tree_util as dotted names."""
     names = (getattr(p, "key", getattr(p, "name", getattr(p, "idx", p))) for p in path)

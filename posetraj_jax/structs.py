@@ -15,6 +15,7 @@ of the scaled latents, `c_noise` is 0.25 ln(sigma), `tracks_px` are (x, y) in pi
 a row-major world-to-camera rotation (9 numbers) followed by a translation (3 numbers).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxtyping import Bool, Float, UInt8
@@ -26,11 +27,22 @@ MAP_CHANNELS = 3
 CAMERA_NUMBERS = 12
 
 
+class Encoded(NamedTuple):
+    """What the frozen encoders say of a batch, from a cache; bfloat16 or float32."""
+
+    mean: Float[Array, "b f h8 w8 c"]
+    """Mean of the VAE's posterior of every target frame, unscaled latents."""
+    logvar: Float[Array, "b f h8 w8 c"]
+    """Logarithm of its variance."""
+    image_embed: Float[Array, "b d"]
+    """CLIP embedding of the frame that the video is conditioned on."""
+
+
 class Batch(NamedTuple):
     """What the data pipeline hands to a step: numpy on the host, uint8 until the device."""
 
-    frames_uint8: UInt8[Array, "b f h w 3"]
-    """Target frames, RGB; in stage 1 with the object's 3D box drawn in."""
+    frames_uint8: UInt8[Array, "b f h w 3"] | None
+    """Target frames, RGB; in stage 1 with the object's 3D box drawn in. None if `encoded`."""
     first_frame_uint8: UInt8[Array, "b h w 3"]
     """The frame the video is conditioned on (boxed or clean: `data.condition_on_box`)."""
     maps_uint8: UInt8[Array, "b f h w 3"]
@@ -41,6 +53,19 @@ class Batch(NamedTuple):
     """False where the clip has no camera: then `camera_rt` means nothing."""
     fps: Float[Array, "b"]
     """Frames per second of the clip."""
+    encoded: Encoded | None = None
+    """Takes the place of the target frames where the run reads cached latents."""
+
+
+class Encoders(NamedTuple):
+    """The frozen encoders, with their parameters already bound."""
+
+    moments: Callable[[Array], tuple[Array, Array]]
+    """pixels [n h w 3] → mean and log-variance of the VAE's posterior, each [n h/8 w/8 4]."""
+    embed: Callable[[Array], Array]
+    """CLIP-normalised images [b 224 224 3] → image embeddings [b d]."""
+    scaling_factor: float
+    """Latents are the VAE's raw latents times this (0.18215 for SVD)."""
 
 
 class Conditioning(NamedTuple):
@@ -55,4 +80,4 @@ class Conditioning(NamedTuple):
     time_ids: Float[Array, "b 3"]
     """Added time ids: [fps - 1, motion bucket, noise strength], or in the official order."""
     camera_rt: Float[Array, "b f 12"] | None
-    """Normalised extrinsics, zeros where dropped; None for a network without a camera branch."""
+    """Normalised extrinsics, zeros where unknown or dropped; None without a camera branch."""

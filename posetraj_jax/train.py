@@ -17,14 +17,15 @@ from ml_collections import ConfigDict
 from posetraj_jax import config, config_file, errors, runs, sharding, weights
 from posetraj_jax.data import pipeline
 from posetraj_jax.models.networks import build_networks
-from posetraj_jax.training import fixed_clips, metrics, options
-from posetraj_jax.training import state as states
+from posetraj_jax.training import initial, metrics, options
 from posetraj_jax.training import workdir as workdirs
 from posetraj_jax.training.checkpoint import Checkpoints
-from posetraj_jax.training.fixed_clips import put
+from posetraj_jax.training.fixed_clips import FixedClips, put
 from posetraj_jax.training.loop import Actions, train
 from posetraj_jax.training.metrics import MetricWriter
 from posetraj_jax.training.optimizer import make_optimizer
+from posetraj_jax.training.origin import find_origin
+from posetraj_jax.training.state import plan
 from posetraj_jax.training.step import train_step
 
 
@@ -54,58 +55,69 @@ def run(c: ConfigDict, workdir: Path) -> int:
     """Trains config `c` in `workdir`, resuming what is there; returns the exit code."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's worker processes insist on parsed absl flags.
-    o = options.from_config(c)
-    flat = config.flatten(c)
+    o, flat = options.from_config(c), config.flatten(c)
     workdirs.check(workdir, flat)
+    saved = runs.steps(workdir)
+    if saved and saved[-1] >= c.steps and len(_samples(workdir, saved[-1])) >= c.sample.clips:
+        return _report(workdir, saved[-1], stopped=None)
     mesh = sharding.make_mesh(c.mesh.data, c.mesh.fsdp)
     sharding.check_batch(c.batch_size, mesh)
+    networks = build_networks(o.model)
+    origin = None if saved else find_origin(o.initial, networks)
     batches = pipeline.train_batches(o.data)
     watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
 
-    networks = build_networks(o.model)
     optimizer = make_optimizer(o.step.optim)
-    create, abstract = states.plan(networks, optimizer, mesh, c.model.copy_add_embedding)
+    begin, abstract = plan(initial.abstract_params(networks, o.initial), optimizer, mesh)
     print(parameter_overview.get_parameter_overview(abstract.params, include_stats=False))
-    step = jax.jit(
-        partial(train_step, networks=networks, optimizer=optimizer, options=o.step),
-        donate_argnums=0,
-    )
-    watch = fixed_clips.FixedClips(networks, mesh, watched, o.watch)
+    step = partial(train_step, networks=networks, optimizer=optimizer, options=o.step)
+    step = jax.jit(step, donate_argnums=0)
+    watch = FixedClips(networks, mesh, watched, o.watch)
     frozen_key, init_key, train_key = jax.random.split(jax.random.key(c.seed), 3)
-    frozen = states.make_frozen(networks, mesh, c.weights, frozen_key)
+    frozen = initial.frozen_parameters(networks, mesh, c.weights, frozen_key)
 
     workdirs.claim(workdir, flat)
     checkpoints = Checkpoints(workdir / runs.CHECKPOINTS, c.save.keep)
     with workdirs.writing(workdir), checkpoints:
-        if checkpoints.latest_step() is None:
-            state = create(init_key, frozen.unet)
-        else:
+        if saved:
             state = checkpoints.restore(abstract, batches)
-        frozen = weights.cast(frozen, o.model.dtype)
+        else:
+            start = (networks, frozen, origin, mesh, init_key, o.initial)
+            state = begin(initial.initial_params(*start))
+        frozen = weights.cast(initial.without_trained(frozen, o.initial), o.model.dtype)
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
-        def sample(state, step, progress):
-            folder = workdir / "samples" / f"step_{step:06d}"
-            return watch.sample(state.ema, frozen, folder, progress)
-
-        actions = Actions(
-            step=lambda state, batch: step(state, frozen, put(batch, mesh), train_key),
-            evaluate=lambda state: watch.evaluate(state.ema, frozen),
-            sample=sample,
-            save=lambda state: checkpoints.save(state, batches, flat),
-        )
-        clips = c.batch_size * c.optim.accumulate
         with MetricWriter(workdir, int(state.step), tensorboard=c.log.tensorboard) as writer:
+
+            def sample(state, step, progress):
+                folder = _sample_folder(workdir, step)
+                for made in watch.sample(state.ema, frozen, folder, progress):
+                    writer.write_image(step, f"sample/{made.clip_id}", made.sheet)
+
+            actions = Actions(
+                step=lambda state, batch: step(state, frozen, put(batch, mesh), train_key),
+                evaluate=lambda state: watch.evaluate(state.ema, frozen),
+                sample=sample,
+                save=lambda state: checkpoints.save(state, batches, flat),
+            )
+            clips = c.batch_size * c.optim.accumulate
             state, stopped = train(state, batches, clips, o.schedule, actions, writer)
     return _report(workdir, int(state.step), stopped)
+
+
+def _sample_folder(workdir: Path, step: int) -> Path:
+    return workdir / "samples" / f"step_{step:06d}"
+
+
+def _samples(workdir: Path, step: int) -> list[Path]:
+    return sorted(_sample_folder(workdir, step).glob("*.gif"))
 
 
 def _report(workdir: Path, step: int, stopped: int | None) -> int:
     """Prints where everything is; returns the exit code."""
     print(f"\n{'stopped' if stopped else 'finished'} at step {step}; in {workdir}:")
     found = [metrics.plot_loss(workdir), workdir / metrics.JSONL, workdir / runs.CHECKPOINTS]
-    found += sorted((workdir / "samples").glob(f"step_{step:06d}/*.gif"))
-    for path in found:
+    for path in [*found, *_samples(workdir, step)]:
         print(f"  {path}")
     return errors.EXIT_BY_SIGNAL + stopped if stopped else 0
 

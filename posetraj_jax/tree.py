@@ -54,6 +54,18 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def merged(first: Tree, second: Tree) -> dict[str, Any]:
+    """One tree with the leaves of both.
+
+    Raises:
+        ValueError: A path has a leaf in both, or goes through a leaf of the other.
+    """
+    flat, more = flatten(first), flatten(second)
+    if twice := flat.keys() & more.keys():
+        raise ValueError(f"{sorted(twice)[0]} has a leaf in both trees")
+    return unflatten(flat | more)
+
+
 def first_match(table: Sequence[tuple[str, Value]], path: str) -> Value:
     """The value of the first row whose regular expression is found anywhere in `path`.
 

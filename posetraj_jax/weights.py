@@ -126,6 +126,17 @@ def stored_types(folder: Path, abstract: tree.Tree, item: str = PARAMS) -> tree.
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), stored)
 
 
+def stored_paths(folder: Path, item: str = PARAMS) -> frozenset[str]:
+    """The paths of the leaves of a component.
+
+    Raises:
+      UserError: no such folder, or not readable.
+    """
+    folder = Path(folder).absolute()
+    with _reading(folder, item):
+        return frozenset(tree.flatten(_stored(folder / item)))
+
+
 def load_config(folder: Path, config_cls: type[Config]) -> Config:
     """The configuration of the network whose parameters are in `folder`, from its config.json.
 

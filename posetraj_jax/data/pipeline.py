@@ -8,7 +8,7 @@ from a position alone, and the hosts together see in each step what one host alo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -34,7 +34,7 @@ class DataOptions:
     """Where the clips are and what a batch of them looks like. The names are the config's."""
 
     path: str
-    """Folder of clip records or of official PoseTraj-10K clips."""
+    """Folder of clip records, of official PoseTraj-10K clips, or of VIPSeg videos and tracks."""
     height: int
     """Pixels, a multiple of 64."""
     width: int
@@ -50,7 +50,7 @@ class DataOptions:
     num_frames: int = 14
     """Frames of a window."""
     track_kinds: tuple[str, ...] = ("floor",)
-    """Which tracked points are drawn."""
+    """Which tracked points are drawn; none leaves the maps black."""
     track_colours: str = "red"
     """'red' or 'alternating' (official training on VIPSeg)."""
     drop_hidden_tracks: bool = False
@@ -63,6 +63,8 @@ class DataOptions:
     """Worker processes that decode; 0 = threads of this process."""
     read_threads: int = 2
     """Threads that decode ahead, in each process; 0 = decode when asked."""
+    latents: str = ""
+    """Folder of cached latents to read in place of target frames; empty = decode frames."""
     max_clips: int = 0
     """Use only the first clips by name; 0 = all."""
 
@@ -141,8 +143,16 @@ def eval_examples(options: DataOptions, num_clips: int) -> list[Example]:
 
 def stack(examples: Sequence[Example]) -> Batch:
     """Joins examples along the batch axis."""
-    batches = [example.batch for example in examples]
-    return Batch(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
+    return _joined([example.batch for example in examples])
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Concatenates arrays, and tuples field by field; None stays None."""
+    if parts[0] is None:
+        return None
+    if isinstance(parts[0], tuple):
+        return type(parts[0])(*map(_joined, zip(*parts, strict=True)))
+    return np.concatenate(parts)
 
 
 def load_example(clip: LazyClip, options: DataOptions, start: int) -> Example:
@@ -186,10 +196,12 @@ def _maps(
     clip: LazyClip, options: DataOptions, start: int, stored_size: tuple[int, int]
 ) -> tuple[UInt8[Array, "f h w 3"], Float32[Array, "f p 2"]]:
     size = (options.height, options.width)
+    no_points = np.zeros((options.num_frames, 0, 2), np.float32)
+    if not options.track_kinds:
+        return np.zeros((options.num_frames, *size, 3), np.uint8), no_points
     tracks = clip.tracks(start, options.num_frames)
     if tracks is None:
         drawn = clip.drawn_maps(start, options.num_frames)
-        no_points = np.zeros((options.num_frames, 0, 2), np.float32)
         return resize_frames(drawn, *size, options.resize), no_points
     points_px, visible = _chosen_points(clip.clip_id, tracks, options.track_kinds)
     maps = draw_maps(
@@ -250,8 +262,6 @@ def _check_options(options: DataOptions) -> None:
     for name, bound in least.items():
         if getattr(options, name) < bound:
             problems.append(f"data.{name} = {getattr(options, name)}: use {bound} or more")
-    if not options.track_kinds:
-        problems.append("data.track_kinds is empty: name at least one kind, such as 'floor'")
     if problems:
         raise UserError(
             "The data options cannot be used",

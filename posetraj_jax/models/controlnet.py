@@ -10,9 +10,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from posetraj_jax import tree
-from posetraj_jax.models.stages import TINY, Encoder, EncoderConfig, Residuals
+from posetraj_jax.models.stages import MICRO, TINY, Encoder, EncoderConfig, Residuals
+from posetraj_jax.nn.embeddings import EmbeddingMLP
 from posetraj_jax.nn.layers import Initializer, Make, zeros
 from posetraj_jax.structs import CAMERA_NUMBERS, MAP_CHANNELS
+
+NARROW = (16, 32, 64, 64)
+"""Channels of the map embedding of the small variants."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +27,8 @@ class ControlNetConfig(EncoderConfig):
     """Channels of the map embedding; each step after the first halves the resolution."""
     camera: bool = False
     """Whether the maps' features are mixed with the camera (`cc_projection`)."""
+    camera_encoder: Literal["linear", "mlp"] = "linear"
+    """"linear" mixes the 12 numbers in as they are, "mlp" features of them."""
     camera_init: Literal["zero", "uniform"] = "zero"
     """Start of the camera's columns; "uniform" is the official ±1/sqrt(268)."""
     residual_multiplicity: tuple[int, ...] = (1,) * 12
@@ -42,15 +48,20 @@ class ControlNetConfig(EncoderConfig):
             )
         if self.camera_init not in ("zero", "uniform"):
             raise ValueError(f'camera_init is "zero" or "uniform", got {self.camera_init!r}')
+        if self.camera_encoder not in ("linear", "mlp"):
+            raise ValueError(f'camera_encoder is "linear" or "mlp", got {self.camera_encoder!r}')
 
     @classmethod
     def tiny(cls, **overrides: Any) -> "ControlNetConfig":
         """The partner of `UNetConfig.tiny`."""
-        small = {
-            "conditioning_embedding_out_channels": (16, 32, 64, 64),
-            "residual_multiplicity": (1,) * 8,
-        }
+        small = {"conditioning_embedding_out_channels": NARROW, "residual_multiplicity": (1,) * 8}
         return cls(**TINY | small | overrides)
+
+    @classmethod
+    def micro(cls, **overrides: Any) -> "ControlNetConfig":
+        """The partner of `UNetConfig.micro`."""
+        small = {"conditioning_embedding_out_channels": NARROW, "residual_multiplicity": (1,) * 4}
+        return cls(**MICRO | small | overrides)
 
 
 def official_residual_multiplicity(num_levels: int, layers_per_block: int) -> tuple[int, ...]:
@@ -67,8 +78,13 @@ def official_residual_multiplicity(num_levels: int, layers_per_block: int) -> tu
 class MapEmbedding(nnx.Module):
     """Convolutions from trajectory maps at pixel resolution to features at latent resolution.
 
-    Source: 2-D convolutions per frame (the paper's text says 3-D). The camera, where there is one,
-    is mixed in before the last convolution, which starts at zero.
+    The camera, where there is a branch for it, is mixed in before the last convolution, which
+    starts at zero: a linear layer on the features and the camera's numbers, or an MLP's features of
+    them, starting as the identity on the former.
+
+    Source: 2-D convolutions per frame (the paper's text says 3-D), the camera's numbers themselves
+    (the paper's text has an MLP, `camera_encoder = "mlp"`). Differs: the official camera columns
+    start at random, so that they disturb what earlier stages have learnt.
     """
 
     def __init__(self, config: ControlNetConfig, make: Make):
@@ -79,9 +95,12 @@ class MapEmbedding(nnx.Module):
             blocks += [make.conv(c_in, c_in), make.conv(c_in, c_out, strides=2)]
         self.blocks = nnx.List(blocks)
         if config.camera:
-            c = channels[-1]
+            c, camera = channels[-1], CAMERA_NUMBERS
+            if config.camera_encoder == "mlp":
+                self.camera_embedding = EmbeddingMLP(camera, c, c, make)
+                camera = c
             init = _identity_and_camera(config, make)
-            self.cc_projection = make.linear(c + CAMERA_NUMBERS, c, kernel_init=init)
+            self.cc_projection = make.linear(c + camera, c, kernel_init=init)
         self.conv_out = make.conv(channels[-1], config.block_out_channels[0], kernel_init=zeros)
 
     def __call__(
@@ -89,15 +108,25 @@ class MapEmbedding(nnx.Module):
         maps_pixels: Float[Array, "b f H W 3"],
         camera_rt: Float[Array, "b f 12"] | None = None,
     ) -> Float[Array, "b f h w c"]:
-        """Features of the maps; without a camera the projection is skipped altogether."""
+        """Features of the maps; a camera of zeros is the same as none."""
         x = jax.nn.silu(self.conv_in(maps_pixels))
         for conv in self.blocks:
             x = jax.nn.silu(conv(x))
-        if camera_rt is not None:
-            everywhere = (*x.shape[:-1], CAMERA_NUMBERS)
-            camera = jnp.broadcast_to(camera_rt[:, :, None, None, :], everywhere)
-            x = self.cc_projection(jnp.concatenate([x, camera.astype(x.dtype)], axis=-1))
+        if hasattr(self, "cc_projection"):
+            x = self.cc_projection(jnp.concatenate([x, self._camera(x, camera_rt)], axis=-1))
         return self.conv_out(x)
+
+    def _camera(
+        self, x: Float[Array, "b f h w c"], camera_rt: Float[Array, "b f 12"] | None
+    ) -> Float[Array, "b f h w _"]:
+        """The camera's numbers or features at every position."""
+        if camera_rt is None:
+            camera_rt = jnp.zeros((*x.shape[:2], CAMERA_NUMBERS))
+        camera = camera_rt.astype(x.dtype)
+        if hasattr(self, "camera_embedding"):
+            camera = self.camera_embedding(camera)
+        everywhere = (*x.shape[:-1], camera.shape[-1])
+        return jnp.broadcast_to(camera[:, :, None, None, :], everywhere)
 
 
 def _identity_and_camera(config: ControlNetConfig, make: Make) -> Initializer:
@@ -105,7 +134,7 @@ def _identity_and_camera(config: ControlNetConfig, make: Make) -> Initializer:
 
     def init(key: None, shape: tuple[int, int], dtype: Any) -> Array:
         d_in, d_out = shape
-        camera = jnp.zeros((CAMERA_NUMBERS, d_out))
+        camera = jnp.zeros((d_in - d_out, d_out))
         if config.camera_init == "uniform":
             camera = make.uniform(camera.shape, d_in**-0.5)
         return jnp.concatenate([jnp.eye(d_out), camera]).astype(dtype)
@@ -137,7 +166,7 @@ class ControlNet(Encoder):
         """Features of trajectory maps in [-1, 1] at 8 times the latents' resolution.
 
         Independent of the noise level: when sampling, call it once per video. `camera_rt` is
-        normalised extrinsics, zeros where dropped, or None without a camera branch.
+        normalised extrinsics, zeros where dropped; None if there are none, or without the branch.
 
         Raises:
             ValueError: A camera is given to a network without a camera branch.

@@ -1,59 +1,120 @@
-"""The four networks of a variant, built together from one section of the config."""
+"""The four networks of a variant, built from the config, and the tuple of their parameters."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from posetraj_jax import tree
 from posetraj_jax.models.clip import CLIPVision, CLIPVisionConfig
 from posetraj_jax.models.controlnet import ControlNet, ControlNetConfig
 from posetraj_jax.models.denoiser import Denoiser
 from posetraj_jax.models.unet import UNet, UNetConfig
 from posetraj_jax.models.vae import VAE, VAEConfig
 from posetraj_jax.nn.build import Network, build
+from posetraj_jax.structs import Encoders
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The section `model` of the config, with `dtype` resolved; see there."""
+    """What the sections `model` and `camera` of the config say of the networks; see there."""
 
     variant: str
     residual_multiplicity: tuple[int, ...]
-    temporal_context: str
-    copy_add_embedding: bool
-    remat: str
+    temporal_context: str = "batch_major"
+    copy_add_embedding: bool = True
+    remat: str = "none"
     dtype: Any = jnp.float32
+    """Resolved: a type, not "auto"."""
+    camera: bool = False
+    camera_encoder: str = "linear"
+    camera_init: str = "zero"
+    controlled: bool = True
+    """Whether there is a ControlNet at all."""
+
+
+def options_of(fields: Mapping[str, Any], dtype: Any) -> ModelOptions:
+    """The options that a flattened config holds: dotted field → value.
+
+    Raises:
+      KeyError, TypeError: fields of the sections `model` or `camera` are missing or unknown.
+    """
+    model = {
+        name.removeprefix("model."): tuple(value) if isinstance(value, list) else value
+        for name, value in fields.items()
+        if name.startswith("model.")
+    }
+    return ModelOptions(
+        **model | {"dtype": jnp.dtype(dtype)},
+        camera=fields["camera.enabled"],
+        camera_encoder=fields["camera.encoder"],
+        camera_init=fields["camera.init"],
+        controlled=fields["stage"] > 0,
+    )
+
+
+class Parameters(NamedTuple):
+    """A tree of parameters for each network; a part of one, or {}, where the rest is elsewhere."""
+
+    unet: Any
+    controlnet: Any
+    vae: Any
+    image_encoder: Any
+
+    def with_part(self, name: str, part: Any) -> "Parameters":
+        """The same with the leaves of `part` put into the tree of the network `name`."""
+        return self._replace(**{name: tree.merged(getattr(self, name), part)})
 
 
 class Networks(NamedTuple):
     """Pure functions of the four networks; no parameters."""
 
     unet: Network
-    controlnet: Network
+    controlnet: Network | None
     vae: Network
     image_encoder: Network
 
     @property
     def denoiser(self) -> Denoiser:
-        """The UNet steered by the ControlNet."""
+        """The UNet steered by the ControlNet, if there is one."""
         return Denoiser(self.unet, self.controlnet)
+
+    @property
+    def still_denoiser(self) -> Denoiser:
+        """The same for clips of one frame: nothing temporal runs."""
+        return Denoiser(*(net and replace(net, still=True) for net in self.denoiser))
+
+    def encoders(self, parameters: Parameters) -> Encoders:
+        """The encoders as functions of pixels only."""
+        return Encoders(
+            moments=partial(self.vae.apply, parameters.vae, method="encode"),
+            embed=partial(self.image_encoder.apply, parameters.image_encoder),
+            scaling_factor=self.vae.config.scaling_factor,
+        )
 
 
 def build_networks(options: ModelOptions) -> Networks:
-    """Builds the networks of `options.variant`: svd, svd_xt or tiny."""
-    unet = getattr(UNetConfig, options.variant)()
-    controlnet = getattr(ControlNetConfig, options.variant)()
-    vae = VAEConfig.tiny() if options.variant == "tiny" else VAEConfig.svd()
-    clip = CLIPVisionConfig.tiny() if options.variant == "tiny" else CLIPVisionConfig.vit_h()
-    unet = replace(unet, temporal_context=options.temporal_context)
+    """Builds the networks of `options.variant`: svd, svd_xt, tiny or micro."""
+    name, dtype, remat = options.variant, options.dtype, options.remat
+    is_small = name in ("tiny", "micro")
+    unet = replace(getattr(UNetConfig, name)(), temporal_context=options.temporal_context)
     controlnet = replace(
-        controlnet,
+        getattr(ControlNetConfig, name)(),
         temporal_context=options.temporal_context,
         residual_multiplicity=options.residual_multiplicity,
+        camera=options.camera,
+        camera_encoder=options.camera_encoder,
+        camera_init=options.camera_init,
     )
+    vae = getattr(VAEConfig, name if is_small else "svd")()
+    clip = CLIPVisionConfig.tiny() if is_small else CLIPVisionConfig.vit_h()
     return Networks(
-        unet=build(UNet, unet, dtype=options.dtype, remat=options.remat),
-        controlnet=build(ControlNet, controlnet, dtype=options.dtype, remat=options.remat),
-        vae=build(VAE, vae, dtype=options.dtype),
-        image_encoder=build(CLIPVision, clip, dtype=options.dtype),
+        unet=build(UNet, unet, dtype=dtype, remat=remat),
+        controlnet=build(ControlNet, controlnet, dtype=dtype, remat=remat)
+        if options.controlled
+        else None,
+        vae=build(VAE, vae, dtype=dtype),
+        image_encoder=build(CLIPVision, clip, dtype=dtype),
     )

@@ -22,6 +22,7 @@ TINY = {
     "addition_time_embed_dim": 32,
     "projection_class_embeddings_input_dim": 96,
 }
+MICRO = TINY | {"block_out_channels": (64, 64), "num_attention_heads": (1, 1)}
 
 
 class Residuals(NamedTuple):
@@ -88,6 +89,11 @@ class EncoderConfig:
     def tiny(cls, **overrides: Any) -> "EncoderConfig":
         """The same kinds of blocks on four levels, small enough to train on a CPU."""
         return cls(**TINY | overrides)
+
+    @classmethod
+    def micro(cls, **overrides: Any) -> "EncoderConfig":
+        """Two levels only: every kind of block, compiled in seconds, for tests."""
+        return cls(**MICRO | overrides)
 
     @property
     def time_embed_dim(self) -> int:

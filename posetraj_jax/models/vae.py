@@ -58,6 +58,11 @@ class VAEConfig:
         small = {"block_out_channels": (64, 64, 64, 64), "layers_per_block": 1}
         return cls(**small | overrides)
 
+    @classmethod
+    def micro(cls, **overrides: Any) -> "VAEConfig":
+        """Narrower still, for tests."""
+        return cls.tiny(**{"block_out_channels": (32, 32, 32, 32)} | overrides)
+
 
 def _in_and_out(channels: tuple[int, ...]) -> list[tuple[int, int]]:
     return list(itertools.pairwise((channels[0], *channels)))

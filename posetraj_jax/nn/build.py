@@ -32,6 +32,8 @@ class Network:
     config: Any
     dtype: Any = jnp.float32
     remat: Remat = "none"
+    still: bool = False
+    """For clips of one frame: nothing temporal runs, and its parameters are not read."""
 
     def init(self, key: Any) -> Params:
         """Fresh float32 parameters; `layers.Make` says how they start. Fit for `jax.jit`."""
@@ -79,7 +81,7 @@ def build(
 
 
 def _construct(network: Network, key: Any) -> tuple[Any, Params]:
-    make = Make(key, network.dtype, network.remat)
+    make = Make(key, network.dtype, network.remat, still=network.still)
     graph, state = nnx.split(network.module_cls(network.config, make), nnx.Param)
     return graph, _with_string_keys(nnx.to_pure_dict(state))
 

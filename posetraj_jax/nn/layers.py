@@ -25,6 +25,8 @@ zeros = jax.nn.initializers.zeros
 class Make:
     """Makes the layers of one network: what they compute in and how their parameters start.
 
+    `still` is for clips of one frame: the same parameters, but nothing temporal runs.
+
     Kernels start as U(±1/sqrt(fan_in)), as in PyTorch. Differs: biases start at zero, where
     PyTorch draws them too. Parameters are float32 and are cast to `dtype` where they are used.
 
@@ -32,8 +34,8 @@ class Make:
     would take XLA a minute to compile for a tiny network.
     """
 
-    def __init__(self, key: Any, dtype: Any, remat: Remat):
-        self.dtype, self.remat = dtype, remat
+    def __init__(self, key: Any, dtype: Any, remat: Remat, *, still: bool = False):
+        self.dtype, self.remat, self.still = dtype, remat, still
         self._key, self._num_blocks = key, 0
         self._block, self._used = jnp.zeros((0,)), 0
 
@@ -119,17 +121,23 @@ class Blend(nnx.Module):
     """Mixes a spatial and a temporal branch with one learned weight: the only place that does.
 
     Source: spatial weight sigmoid(mix_factor), temporal the rest; the VAE decoder swaps the roles
-    (`temporal_weight`). Starts at mix_factor 0.5 in the UNet and 0 in the VAE.
+    (`swap`). Starts at mix_factor 0.5 in the UNet and 0 in the VAE. A network for stills gives the
+    spatial branch all the weight, as SVD does for images, and never runs the other.
     """
 
     def __init__(self, start: float, make: Make, *, swap: bool = False):
         self.mix_factor = nnx.Param(jnp.full((1,), start, jnp.float32))
-        self.swap, self.dtype = swap, make.dtype
+        self.swap, self.still, self.dtype = swap, make.still, make.dtype
 
     def __call__(
-        self, spatial: Float[Array, "*axes"], temporal: Float[Array, "*axes"]
+        self,
+        spatial: Float[Array, "*axes"],
+        run_temporal: Callable[[], Float[Array, "*axes"]],
     ) -> Float[Array, "*axes"]:
         """The weighted mean of the branches, computed in float32."""
+        if self.still:
+            return spatial
+        temporal = run_temporal()
         weight = jax.nn.sigmoid(self.mix_factor[...].astype(jnp.float32))
         if self.swap:
             weight = 1.0 - weight

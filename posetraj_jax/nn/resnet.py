@@ -74,7 +74,7 @@ class SpatioTemporalResBlock(nnx.Module):
     ) -> Float[Array, "b f h w c_out"]:
         """The block's output."""
         spatial = self.spatial_res_block(x, temb)
-        return self.time_mixer(spatial, self.temporal_res_block(spatial, temb))
+        return self.time_mixer(spatial, lambda: self.temporal_res_block(spatial, temb))
 
 
 class Downsample(nnx.Module):

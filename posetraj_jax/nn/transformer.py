@@ -1,5 +1,7 @@
 """The transformer of the video blocks: attention in space, attention in time, and their blend."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -107,11 +109,17 @@ class SpatioTemporalTransformer(nnx.Module):
         """The activations after the transformer."""
         b, f, h, w, d = x.shape
         tokens = self.proj_in(self.norm(x)).reshape(b, f, h * w, d)
-        frame_index = jnp.arange(f, dtype=jnp.float32)
-        frame_embed = self.time_pos_embed(sinusoid(frame_index, d))[:, None, :]
         for spatial, temporal in zip(
             self.transformer_blocks, self.temporal_transformer_blocks, strict=True
         ):
             tokens = spatial(tokens, context)
-            tokens = self.time_mixer(tokens, temporal(tokens + frame_embed, context))
+            tokens = self.time_mixer(tokens, partial(self._run_temporal, temporal, tokens, context))
         return self.proj_out(tokens).reshape(x.shape) + x
+
+    def _run_temporal(
+        self, block: TemporalBlock, tokens: Float[Array, "b f n d"], context: Float[Array, "b _"]
+    ) -> Float[Array, "b f n d"]:
+        _, f, _, d = tokens.shape
+        frame_index = jnp.arange(f, dtype=jnp.float32)
+        frame_embed = self.time_pos_embed(sinusoid(frame_index, d))[:, None, :]
+        return block(tokens + frame_embed, context)

@@ -74,6 +74,8 @@ def train(
         if step == 0:
             bar.set_description("evaluating step 0")
             writer.write_scalars(0, actions.evaluate(state))
+        if step >= schedule.steps:  # a run that was killed after its last checkpoint
+            actions.sample(state, step, go_on)
         bar.set_description("compiling" if step < schedule.steps else "done")
         while step < schedule.steps and not caught:
             state, scalars = actions.step(state, next(batches))

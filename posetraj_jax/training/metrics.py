@@ -11,19 +11,19 @@ from typing import Any
 import clu.metrics
 import jax
 import matplotlib
+import numpy as np
+from jaxtyping import UInt8
 
 from posetraj_jax.errors import UserError
 
 JSONL = "metrics.jsonl"
-TRAINING_SCALARS = ("loss", "loss_zero", "grad_norm")
 
 
 class RunningMean:
     """Means of the step's scalars since the last reading, without waiting for the device."""
 
     def __init__(self):
-        averages = {name: clu.metrics.Average.from_output(name) for name in TRAINING_SCALARS}
-        self._collection = clu.metrics.Collection.create(**averages)
+        self._collection = None
         self.reset()
 
     def reset(self) -> None:
@@ -32,6 +32,9 @@ class RunningMean:
 
     def add(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Adds the scalars of optimizer step `step`, still on the device."""
+        if self._collection is None:
+            averages = {name: clu.metrics.Average.from_output(name) for name in scalars}
+            self._collection = clu.metrics.Collection.create(**averages)
         single = self._collection.single_from_model_output(**scalars)
         self._total = single if self._total is None else self._total.merge(single)
         self._watched.append((step, scalars["loss"], scalars["grad_norm"]))
@@ -112,6 +115,11 @@ class MetricWriter:
         if self._board:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
+
+    def write_image(self, step: int, name: str, image_uint8: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Shows a picture in TensorBoard."""
+        if self._board:
+            self._board.add_image(name, image_uint8, step, dataformats="HWC")
 
     def __enter__(self) -> "MetricWriter":
         return self

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and clipping, and the moving average of the trained parameters."""
+"""AdamW with warm-up and clipping, what is spatial and what temporal, and the moving average."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +7,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
+
+from posetraj_jax import tree
+
+PART_TABLE = (
+    # Path pattern → part; the first matching row holds.
+    (
+        r"(^|\.)(temporal_res_block|temporal_transformer_blocks|time_mixer|time_pos_embed)\.",
+        "temporal",
+    ),
+    ("", "spatial"),  # zero convolutions, map encoder, camera, time and id embeddings too
+)
+"""Which parameters work across frames: the one table, for the spatial promotion loss and for what
+`trainable` chooses."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,30 @@ def make_optimizer(options: OptimizerOptions) -> optax.GradientTransformation:
     if options.clip_norm == 0:
         return adamw
     return optax.chain(optax.clip_by_global_norm(options.clip_norm), adamw)
+
+
+def part_labels(params: tree.Tree) -> dict[str, Any]:
+    """The same tree with "spatial" or "temporal" for every leaf."""
+    return tree.unflatten(
+        {path: tree.first_match(PART_TABLE, path) for path in tree.flatten(params)}
+    )
+
+
+def keep_spatial(grads: Any) -> Any:
+    """The gradient with zeros for its temporal leaves; under jit these are never computed."""
+    mask = optax.partition(
+        {"spatial": optax.identity(), "temporal": optax.set_to_zero()}, part_labels
+    )
+    return mask.update(grads, mask.init(grads))[0]
+
+
+def split(params: tree.Tree, part: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The leaves that train and the rest; `part` is "all", "spatial" or "temporal"."""
+    labels = tree.flatten(part_labels(params))
+    trains, rest = {}, {}
+    for path, leaf in tree.flatten(params).items():
+        (trains if part in ("all", labels[path]) else rest)[path] = leaf
+    return tree.unflatten(trains), tree.unflatten(rest)
 
 
 def update_ema(ema: Any, params: Any, step: Int[Array, ""], decay: float) -> Any:

@@ -8,21 +8,27 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from posetraj_jax import config, data, published
-from posetraj_jax.conditioning import ConditioningOptions
+from posetraj_jax.conditioning import CameraOptions, ConditioningOptions
 from posetraj_jax.data.pipeline import DataOptions
 from posetraj_jax.data.records import MAKE_DATA
 from posetraj_jax.diffusion.noise import NoiseOptions
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.generation import SamplingOptions
-from posetraj_jax.models.networks import ModelOptions
+from posetraj_jax.models.networks import ModelOptions, options_of
 from posetraj_jax.published import ImageStatistics, SigmaRange
 from posetraj_jax.training.fixed_clips import WatchOptions
 from posetraj_jax.training.loop import Schedule
+from posetraj_jax.training.loss import SpatialPromotion
 from posetraj_jax.training.optimizer import OptimizerOptions
+from posetraj_jax.training.origin import InitialOptions
 from posetraj_jax.training.step import StepOptions
 from posetraj_jax.weights import HOW_TO_CONVERT
 
-SHIPPED_CLIPS = Path(data.__file__).parent / "clips"
+SHIPPED = {
+    config.SHIPPED_CLIPS: Path(data.__file__).parent / "clips",
+    config.SHIPPED_VIDEOS: Path(data.__file__).parent / "videos",
+}
+"""What these values of `data.path` stand for."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class TrainingOptions:
     """Everything a run needs to know, by the part that needs it."""
 
     model: ModelOptions
+    initial: InitialOptions
     data: DataOptions
     step: StepOptions
     watch: WatchOptions
@@ -46,14 +53,26 @@ def from_config(c: ConfigDict) -> TrainingOptions:
     _require_inputs(c)
     _require_one_process()
     sigmas, image_statistics = _published(c)
-    conditioning = ConditioningOptions(**c.conditioning, image_statistics=image_statistics)
-    noise = NoiseOptions(**c.diffusion)
+    camera = CameraOptions(c.camera.normalise, c.camera.drop) if c.camera.enabled else None
+    conditioning = ConditioningOptions(
+        **c.conditioning, image_statistics=image_statistics, camera=camera
+    )
+    noise, initial = NoiseOptions(**c.diffusion), _initial(c)
     return TrainingOptions(
-        model=ModelOptions(**{**c.model, "dtype": _compute_dtype(c.model.dtype)}),
+        model=options_of(config.flatten(c), _compute_dtype(c.model.dtype)),
+        initial=initial,
         data=DataOptions(**{**c.data, "path": _data_path(c)}, **_batching(c)),
-        step=StepOptions(conditioning, noise, OptimizerOptions(**c.optim)),
+        step=StepOptions(
+            trained=initial.trained,
+            conditioning=conditioning,
+            noise=noise,
+            spa=SpatialPromotion(**c.spa),
+            optim=OptimizerOptions(**c.optim),
+        ),
         watch=WatchOptions(
+            trained=initial.trained,
             eval_clips=c.eval.clips,
+            noise_levels=c.eval.noise_levels,
             sample_clips=c.sample.clips,
             batch_size=c.batch_size,
             seed=c.eval.seed,
@@ -71,9 +90,21 @@ def from_config(c: ConfigDict) -> TrainingOptions:
     )
 
 
+def _initial(c: ConfigDict) -> InitialOptions:
+    return InitialOptions(
+        stage=c.stage,
+        init_from=c.init_from,
+        init_stages=c.init_stages,
+        trainable=c.trainable,
+        weights=c.weights,
+        seed=c.seed,
+        copy_add_embedding=c.model.copy_add_embedding,
+    )
+
+
 def _require_inputs(c: ConfigDict) -> None:
     missing = []
-    if not c.weights and c.model.variant != "tiny":
+    if not c.weights and c.model.variant not in config.SMALL:
         missing.append(f"weights: convert the published ones with: {HOW_TO_CONVERT}")
     if c.weights and not Path(c.weights).expanduser().is_dir():
         missing.append(f"weights = {c.weights}: no such folder; make it with: {HOW_TO_CONVERT}")
@@ -123,9 +154,7 @@ def _sampling(
 
 
 def _data_path(c: ConfigDict) -> str:
-    if c.data.path == config.SHIPPED_CLIPS:
-        return str(SHIPPED_CLIPS)
-    return str(Path(c.data.path).expanduser())
+    return str(SHIPPED.get(c.data.path) or Path(c.data.path).expanduser())
 
 
 def _batching(c: ConfigDict) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,25 +11,28 @@ from jaxtyping import Array
 
 from posetraj_jax.conditioning import ConditioningOptions
 from posetraj_jax.diffusion.noise import NoiseOptions, draw_sigma
-from posetraj_jax.models.networks import Networks
+from posetraj_jax.models.networks import Networks, Parameters
 from posetraj_jax.structs import Batch
-from posetraj_jax.training.loss import clip_losses
+from posetraj_jax.training.loss import SpatialPromotion, losses_and_gradient, noise_clips
 from posetraj_jax.training.optimizer import OptimizerOptions, update_ema
-from posetraj_jax.training.state import Frozen, Metrics, TrainState
+from posetraj_jax.training.state import Metrics, TrainState
 
 
 @dataclass(frozen=True)
 class StepOptions:
     """The config sections that the compiled step depends on."""
 
+    trained: str
+    """The network that trains, or of which a part does: a field of `Parameters`."""
     conditioning: ConditioningOptions
     noise: NoiseOptions
+    spa: SpatialPromotion
     optim: OptimizerOptions
 
 
 def train_step(
     state: TrainState,
-    frozen: Frozen,
+    frozen: Parameters,
     batch: Batch,
     key: Array,
     *,
@@ -38,38 +40,41 @@ def train_step(
     optimizer: optax.GradientTransformation,
     options: StepOptions,
 ) -> tuple[TrainState, Metrics]:
-    """Accumulates gradients over microbatches and updates the ControlNet once.
+    """Accumulates gradients over microbatches and updates what trains once.
 
     Args:
       state: donated by the caller.
+      frozen: all parameters that are not in `state`.
       batch: accumulate x batch_size clips.
       key: root key of the run; the step's own randomness is derived from it and `state.step`.
 
     Returns:
-      The next state, and scalars: the mean loss, its zero baseline, the gradient's norm.
+      The next state, and scalars: the mean losses, the zero baseline, the gradient's norm.
     """
 
-    def loss_of(params, microbatch, key):
+    def of_microbatch(microbatch, key):
         sigma_key, clips_key = jax.random.split(key)
         clip_keys = jax.random.split(clips_key, microbatch.fps.shape[0])
         sigma = draw_sigma(sigma_key, microbatch.fps.shape[0], options.noise)
-        losses = clip_losses(
-            params,
+        clips = noise_clips(
             frozen,
             microbatch,
             sigma,
             clip_keys,
             networks=networks,
             options=options.conditioning,
-            dropout=options.conditioning.dropout,
+            drop=True,
         )
-        return losses.loss.mean(), losses.zero.mean()
+        return losses_and_gradient(
+            state.params,
+            lambda params: frozen.with_part(options.trained, params),
+            clips,
+            networks=networks,
+            spa=options.spa,
+        )
 
-    (loss, zero), grads = mean_over_microbatches(
-        partial(jax.value_and_grad(loss_of, has_aux=True), state.params),
-        batch,
-        jax.random.fold_in(key, state.step),
-        options.optim.accumulate,
+    losses, grads = mean_over_microbatches(
+        of_microbatch, batch, jax.random.fold_in(key, state.step), options.optim.accumulate
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -77,11 +82,7 @@ def train_step(
         ema = update_ema(state.ema, params, state.step, options.optim.ema_decay)
     else:
         ema = params
-    metrics = {
-        "loss": loss,
-        "loss_zero": zero,
-        "grad_norm": optax.tree.norm(grads),
-    }
+    metrics = losses | {"grad_norm": optax.tree.norm(grads)}
     return TrainState(state.step + 1, params, opt_state, ema), metrics
 
 
@@ -95,7 +96,7 @@ def mean_over_microbatches(
     """
     if count == 1:
         return function(batch, key)
-    clips = batch.frames_uint8.shape[0] // count
+    clips = batch.fps.shape[0] // count
     micro = jax.tree.map(
         lambda leaf: leaf.reshape(clips, count, *leaf.shape[1:]).swapaxes(0, 1), batch
     )

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from posetraj_jax import config, json_file, weights
+from posetraj_jax import config_rules, json_file, weights
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.runs import CONFIG_FILE
 
@@ -86,12 +86,12 @@ def _refuse_changes(record: Path, flat_config: dict[str, Any]) -> None:
             got=f"{type(error).__name__}: {error}",
             fix=fix,
         ) from error
-    changed = config.changed_fields(saved, flat_config)
+    changed = config_rules.changed_fields(saved, flat_config)
     if changed:
         raise UserError(
             f"the workdir {record.parent} holds a run of a different config",
             expected="the same values; only "
-            + ", ".join(config.MAY_DIFFER_ON_RESUME)
+            + ", ".join(config_rules.MAY_DIFFER_ON_RESUME)
             + " may differ",
             got=listed(changed),
             fix="rerun the old command to resume, or start anew with another --workdir",
