@@ -13,6 +13,9 @@ from posetraj_jax.errors import UserError
 
 Array = np.ndarray
 
+FRAME_KINDS = CLEAN, BOXED = ("clean", "boxed")
+"""Frames as recorded, and the same with the 3D box drawn in."""
+
 
 class Tracks(NamedTuple):
     """The tracked points of a window of a clip."""
@@ -28,6 +31,10 @@ class LazyClip(Protocol):
 
     clip_id: str
     fps: float
+
+    @property
+    def frame_kinds(self) -> tuple[str, ...]:
+        """Which of `FRAME_KINDS` can be had: that of `frames`, that of `boxed_frames`, or both."""
 
     def frames(self, start: int, count: int) -> UInt8[Array, "f h w 3"]:
         """Decodes frames as recorded, RGB."""

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from posetraj_jax.data.clip import Array, Clip
-from posetraj_jax.data.lazy_clip import LazyClip, Source, Tracks, no_box
+from posetraj_jax.data.lazy_clip import BOXED, CLEAN, LazyClip, Source, Tracks, no_box
 from posetraj_jax.data.records import MAKE_DATA, ClipRecords, find_datasets, open_dataset
 from posetraj_jax.data.tracks import draw_boxes
 from posetraj_jax.data.transforms import decode_files, decode_frames, image_header
@@ -17,6 +17,8 @@ __all__ = ["LazyClip", "OfficialSource", "RecordSource", "Source", "Tracks", "op
 
 OFFICIAL_FPS = 5.0
 """Frames per second at which the official renderer writes its movies."""
+
+BOXES = "bbox.npy"
 
 OFFICIAL_CORNERS = (0, 2, 3, 1, 4, 6, 7, 5)
 """Corner i of our boxes is corner OFFICIAL_CORNERS[i] of `bbox.npy`.
@@ -31,6 +33,11 @@ class RecordClip:
 
     def __init__(self, clip: Clip):
         self._clip, self.clip_id, self.fps = clip, clip.clip_id, clip.fps
+
+    @property
+    def frame_kinds(self) -> tuple[str, ...]:
+        """Boxed too, if there is an object."""
+        return (CLEAN, BOXED) if self._clip.box_px.shape[1] else (CLEAN,)
 
     def frames(self, start: int, count: int) -> UInt8[Array, "f h w 3"]:
         """Decodes frames."""
@@ -100,6 +107,12 @@ class OfficialClip:
         count = len(self._clean or self._boxed)
         return count if self._has_points() else min(count, max(0, len(self._maps) - 1))
 
+    @property
+    def frame_kinds(self) -> tuple[str, ...]:
+        """Those that are there, or that boxes can be drawn into."""
+        boxed = self._boxed or (self._clean and (self.folder / BOXES).is_file())
+        return (CLEAN,) * bool(self._clean) + (BOXED,) * bool(boxed)
+
     def problems(self) -> list[str]:
         """Says what keeps the clip from being read; empty if nothing does."""
         found = []
@@ -129,7 +142,7 @@ class OfficialClip:
         """Decodes frames with the box drawn in, or draws it from `bbox.npy`."""
         if self._boxed:
             return decode_files(self._boxed[start : start + count])
-        path = self.folder / "bbox.npy"
+        path = self.folder / BOXES
         if not path.is_file():
             raise no_box(str(self.folder), "neither images_bbox nor bbox.npy")
         box_px = _load_array(path, (len(self._clean), 8, 2))[start : start + count]

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from posetraj_jax.data.camera_file import read_camera
-from posetraj_jax.data.lazy_clip import Tracks, no_box
+from posetraj_jax.data.lazy_clip import CLEAN, Tracks, no_box
 from posetraj_jax.data.track_file import read_vipseg
 from posetraj_jax.data.transforms import decode_files, image_header
 from posetraj_jax.errors import UserError, listed
@@ -41,6 +41,8 @@ class VIPSegClip:
     Source: the official loader. Differs: pictures are files with a picture's suffix; cameras come
         out as world to camera, as everywhere in this package.
     """
+
+    frame_kinds = (CLEAN,)
 
     def __init__(self, root: Path, video: str):
         self.clip_id, self.fps = video, FPS
