@@ -23,8 +23,9 @@ lint: $(VENV)/.dev
 
 render-env: $(RENDER_VENV)/.bpy ## Blender's Python wheel, GPL and numpy < 2, in a place of its own
 
-clips: render-env $(VENV)/.core ## renders the shipped clips again, the same from the seed
+clips: render-env $(VENV)/.core ## renders the shipped clips and videos again, the same from the seed
 	$(BIN)/python -m data_prep.render_posetraj10k --out build/clips --num_clips 16 --seed 0 --clips_per_shard 4
+	$(BIN)/python -m data_prep.render_vipseg --out build/videos --num_videos 4 --seed 0
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.11 ...")'

@@ -60,7 +60,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=[*PACKAGES, "posetraj_jax.configs"],
     package_dir={"posetraj_jax.configs": "configs"},
-    package_data={"posetraj_jax.data": ["clips/**/*"]},
+    package_data={"posetraj_jax.data": ["clips/**/*", "videos/**/*"]},
     install_requires=CORE,
     extras_require={
         "tpu": ["jax[tpu]"],

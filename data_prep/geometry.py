@@ -33,6 +33,12 @@ def official_k(width: int, height: int) -> np.ndarray:
     return np.array([[fx, 0.0, width / 2], [0.0, fy, height / 2], [0.0, 0.0, 1.0]])
 
 
+def square_pixel_k(width: int, height: int, lens_mm: float) -> np.ndarray:
+    """Intrinsics [3 3] in pixels of a lens before a sensor 36 mm wide; pixels are square."""
+    focal = lens_mm / OFFICIAL_SENSOR_MM * width
+    return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+
+
 def tilted_camera_rt(location: tuple[float, float, float], tilt_deg: float) -> np.ndarray:
     """World-to-camera [3 4] of a camera looking along +y, tilted about x.
 
@@ -43,6 +49,21 @@ def tilted_camera_rt(location: tuple[float, float, float], tilt_deg: float) -> n
     # Rows are the camera's x, y (down) and z (forward) axes in the world.
     rotation = np.array([[1.0, 0.0, 0.0], [0.0, -cos, -sin], [0.0, sin, -cos]])
     return np.concatenate([rotation, -rotation @ np.array(location)[:, None]], axis=1)
+
+
+def looking_at_rt(eye: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """World-to-camera [3 4] of an upright camera at `eye` [3] with `target` [3] in its middle.
+
+    Raises:
+        ValueError: the view is vertical, so nothing says what is upright, or has no direction.
+    """
+    forward = np.asarray(target, np.float64) - eye
+    right = np.array([forward[1], -forward[0], 0.0])
+    if not np.linalg.norm(right) > 0:
+        raise ValueError(f"no upright view from {eye} to {target}")
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    rotation /= np.linalg.norm(rotation, axis=1, keepdims=True)
+    return np.concatenate([rotation, -rotation @ np.asarray(eye)[:, None]], axis=1)
 
 
 def official_rt() -> np.ndarray:

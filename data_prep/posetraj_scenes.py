@@ -73,8 +73,8 @@ def make_scenes(
                 surface_points=SURFACE_POINTS,
                 cameras=(_official_camera(),) * FRAMES,
                 objects=(SceneObject(asset=asset, size=1.0, poses=poses),),
-                floor=_floor(floor_name),
-                light=_light(rng),
+                floor=tiled_floor(floor_name),
+                light=daylight(rng),
                 about={
                     "seed": seed,
                     "number": number,
@@ -115,13 +115,14 @@ def _drive(
     raise ValueError(f"no {curve} keeps an object with sides {sides.tolist()} in the picture")
 
 
-def _floor(name: str) -> Floor:
+def tiled_floor(name: str) -> Floor:
+    """One of FLOORS."""
     first, second, grout = FLOORS[name]
     return Floor(tile=0.5, grout=0.02, colours=(first, second), grout_colour=grout)
 
 
-def _light(rng: np.random.Generator) -> Light:
-    """A sun at the camera's side or behind it, high enough for short shadows."""
+def daylight(rng: np.random.Generator) -> Light:
+    """A sun at the side of or behind a camera that looks along +y, high: shadows are short."""
     return Light(
         sun_elevation_deg=float(rng.uniform(38.0, 58.0)),
         sun_azimuth_deg=float(rng.choice([-1.0, 1.0]) * rng.uniform(15.0, 60.0) - 90.0),

@@ -8,33 +8,17 @@ Needs the render environment (`make render-env`).
 """
 
 import argparse
-import os
-import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
-from data_prep import render_env, verify
+from data_prep import render_env, render_run, verify
 from data_prep.objects import BUILTIN_ASSETS
 from data_prep.paths import HEADINGS
 from data_prep.posetraj_scenes import make_scenes
-from data_prep.rendered_clip import is_finished, load_clip
-from data_prep.scene import Scene
 from posetraj_jax import errors
-from posetraj_jax.data.records import VERSION, Clip, write_dataset
-from posetraj_jax.errors import UserError, listed
+from posetraj_jax.data.records import VERSION, write_dataset
 
-LOWEST = {
-    "num_clips": 1,
-    "seed": 0,
-    "workers": 1,
-    "samples": 1,
-    "jpeg_quality": 1,
-    "clips_per_shard": 1,
-}
+JPEG_QUALITY = 90
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,104 +34,23 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder that gets the dataset <name>/<version>")
     add("--name", default="posetraj10k", help="of the dataset (default: %(default)s)")
     add("--num_clips", type=int, default=16, help="S and circle in turn (default: %(default)s)")
-    add("--seed", type=int, default=0)
     add(
         "--heading",
         choices=HEADINGS,
         default="tangent",
         help="where objects look; official: centre",
     )
-    add("--samples", type=int, default=4, help="light paths per pixel (default: %(default)s)")
-    add("--renders", type=Path, default=Path("renders"), help="folder for pictures in the making")
-    add("--workers", type=int, default=1, help="Blender processes, which share the cores")
-    add("--jpeg_quality", type=int, default=90, help="1 to 95 (default: %(default)s)")
     add("--clips_per_shard", type=int, default=256, help="clips per file (default: %(default)s)")
-    add("--render_python", type=Path, help="Python with bpy (default: that of .venv-render)")
+    render_run.add_options(parser, JPEG_QUALITY)
     options = parser.parse_args(arguments)
-    _check(options)
-    return options
-
-
-def _check(options: argparse.Namespace) -> None:
-    wrong = [
-        f"--{name} is {getattr(options, name)}, the least is {least}"
-        for name, least in LOWEST.items()
-        if getattr(options, name) < least
-    ]
-    if options.jpeg_quality > 95:
-        wrong.append(f"--jpeg_quality is {options.jpeg_quality}, the most is 95")
     target = options.out / options.name / VERSION
-    if target.exists():
-        wrong.append(f"--out already holds a dataset: {target}")
-    wrong += [
-        f"--{name} {folder} cannot be made or written"
-        for name, folder in (("out", options.out), ("renders", options.renders))
-        if not _writable(folder)
-    ]
-    if wrong:
-        raise UserError(
-            "The clips cannot be rendered as asked",
-            expected="legal options",
-            got=listed(wrong),
-            fix="change these options (see --help)",
-        )
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)
-
-
-def render_missing(scenes: Sequence[Scene], python: Path, renders: Path, workers: int) -> None:
-    """Renders those scenes that the folder does not hold yet, with a progress bar.
-
-    Raises:
-        UserError: a worker failed.
-    """
-    for left in renders.glob(".partial-*"):  # of a run that was killed
-        shutil.rmtree(left)
-    missing = [scene for scene in scenes if not is_finished(renders / scene.clip_id, scene)]
-    frames, total = Counter(), sum(scene.frames for scene in missing)
-    done = len(scenes) - len(missing)
-    with tqdm(total=total, unit="frame", desc="render", disable=not missing) as bar:
-
-        def on_report(report: dict[str, Any]) -> None:
-            if "done" in report:
-                frames["clips"] += 1
-            else:
-                bar.update()
-            bar.set_postfix_str(f"{done + frames['clips']}/{len(scenes)} clips, {report['clip']}")
-
-        render_env.render(
-            python,
-            missing,
-            renders,
-            workers=workers,
-            threads=max(1, (os.cpu_count() or 1) // workers),
-            on_report=on_report,
-        )
-
-
-def checked_clips(scenes: Sequence[Scene], renders: Path, jpeg_quality: int) -> Iterator[Clip]:
-    """The rendered clips in order, each checked.
-
-    Raises:
-        UserError: a clip whose annotations and pixels disagree.
-    """
-    for scene in tqdm(scenes, unit="clip", desc="check and pack"):
-        clip = load_clip(renders / scene.clip_id, jpeg_quality=jpeg_quality)
-        wrong = verify.problems(clip)
-        if wrong:
-            raise UserError(
-                f"Clip {clip.clip_id!r} is not sound",
-                expected="annotations that agree with the pictures",
-                got=listed(wrong),
-                fix=f"delete {renders / scene.clip_id} and start again; else report a defect",
-            )
-        yield clip
+    render_run.check_options(
+        options,
+        lowest={"num_clips": 1, "clips_per_shard": 1},
+        out=options.out,
+        problems=[f"--out already holds a dataset: {target}"] if target.exists() else [],
+    )
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -161,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         heading=options.heading,
         samples=options.samples,
     )
-    render_missing(scenes, python, options.renders, options.workers)
+    render_run.render_missing(scenes, python, options.renders, options.workers)
     folder = write_dataset(
-        checked_clips(scenes, options.renders, options.jpeg_quality),
+        render_run.checked_clips(scenes, options.renders, options.jpeg_quality, verify.problems),
         options.out,
         name=options.name,
         clips_per_shard=options.clips_per_shard,

@@ -40,14 +40,15 @@ def problems(clip: Clip) -> list[str]:
     found = [] if clip.box_px.shape[1] else ["no objects"]
     for frame, (jpeg, png) in enumerate(zip(clip.frames_jpeg, clip.masks_png, strict=True)):
         picture, mask = decode(jpeg), decode(png)
-        lines = [*_picture_problems(picture), *_geometry_problems(clip, frame)]
+        lines = [*picture_problems(picture), *geometry_problems(clip, frame)]
         for thing in range(clip.box_px.shape[1]):
             lines += _object_problems(clip, frame, thing, mask == thing + 1)
         found += [f"frame {frame}: {line}" for line in lines]
     return found
 
 
-def _picture_problems(picture: np.ndarray) -> Iterator[str]:
+def picture_problems(picture: np.ndarray) -> Iterator[str]:
+    """Says that a picture [h w 3] is dark, blown or flat."""
     mean, spread = float(picture.mean()), float(picture.std())
     if not BRIGHTNESS[0] <= mean <= BRIGHTNESS[1]:
         yield f"mean brightness {mean:.0f}, expected {BRIGHTNESS}"
@@ -55,7 +56,8 @@ def _picture_problems(picture: np.ndarray) -> Iterator[str]:
         yield f"contrast {spread:.1f}, expected {MIN_CONTRAST} or more"
 
 
-def _geometry_problems(clip: Clip, frame: int) -> Iterator[str]:
+def geometry_problems(clip: Clip, frame: int) -> Iterator[str]:
+    """Says where camera, boxes, their projections and poses disagree in a frame."""
     k, rt = clip.camera_k[frame].astype(np.float64), clip.camera_rt[frame].astype(np.float64)
     off = geometry.project(clip.box_world[frame].astype(np.float64), k, rt) - clip.box_px[frame]
     if np.abs(off).max() > REPROJECTION_PX:
@@ -73,21 +75,32 @@ def _object_problems(clip: Clip, frame: int, thing: int, mask: np.ndarray) -> It
     if mask.sum() < MIN_OBJECT_PIXELS:
         yield f"object {thing} has {mask.sum()} pixels"
         return
+    yield from mask_problems(clip, frame, thing, mask)
+    yield from _touch_problems(clip, frame, thing, mask)
+    yield from outline_problems(clip, frame, thing, mask)
+    columns = np.nonzero(mask.any(axis=0))[0]
+    for point in _floor_points(clip, frame, thing):
+        under = inside_distance(point[None], clip.box_px[frame, thing, :4]).min() >= 0
+        if not under or not columns[0] < point[0] < columns[-1] + 1:
+            yield f"the floor track of object {thing} is not under it"
+
+
+def mask_problems(clip: Clip, frame: int, thing: int, mask: np.ndarray) -> Iterator[str]:
+    """Says that the mask [h w] of an object, which is not empty, leaves the object's box."""
     rows, columns = np.nonzero(mask)
     pixels = np.stack([columns, rows], axis=-1) + 0.5
-    box = clip.box_px[frame, thing]
-    outside = -inside_distance(pixels, box).min()
+    outside = -inside_distance(pixels, clip.box_px[frame, thing]).min()
     if outside > INSIDE_PX:
         yield f"the mask of object {thing} leaves its box by {outside:.2f} px"
-    yield from _touch_problems(clip, frame, thing, mask)
-    low, high = pixels.min(axis=0) - 0.5, pixels.max(axis=0) + 0.5
-    outline = np.array(clip.provenance["mesh_rect_px"])[frame, thing]
-    gap = np.abs(outline - np.array([*low, *high])).max()
+
+
+def outline_problems(clip: Clip, frame: int, thing: int, mask: np.ndarray) -> Iterator[str]:
+    """Says that the mask [h w] of an object, wholly seen, does not fill its vertices' outline."""
+    rows, columns = np.nonzero(mask)
+    ends = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    gap = np.abs(np.array(clip.provenance["mesh_rect_px"])[frame, thing] - ends).max()
     if gap > TOUCH_PX:
         yield f"the mask of object {thing} ends {gap:.2f} px from the outline of its vertices"
-    for point in _floor_points(clip, frame, thing):
-        if inside_distance(point[None], box[:4]).min() < 0 or not low[0] < point[0] < high[0]:
-            yield f"the floor track of object {thing} is not under it"
 
 
 def _touch_problems(clip: Clip, frame: int, thing: int, mask: np.ndarray) -> Iterator[str]:

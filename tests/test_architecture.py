@@ -51,7 +51,7 @@ LEVELS = (
         rf"posetraj_jax(?!\.({'|'.join(ENTRY_POINTS)})$)",
     ),
     (r"configs(\.|$)", r"posetraj_jax(\.config)?$"),
-    (r"data_prep(\.|$)", r"(data_prep|posetraj_jax\.(data|errors|video))(\.|$)"),
+    (r"data_prep(\.|$)", r"(data_prep|posetraj_jax\.(data|errors|new_folder|video))(\.|$)"),
     (
         r"convert_weights(\.|$)",
         r"(convert_weights|posetraj_jax\.(models|nn|structs|tree|weights|errors|json_file|new_folder"

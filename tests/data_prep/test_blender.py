@@ -2,15 +2,17 @@
 
 import dataclasses
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import posetraj_jax
 from data_prep import geometry, render_env, verify
 from data_prep.objects import BUILTIN_ASSETS
 from data_prep.posetraj_scenes import make_scenes
 from data_prep.rendered_clip import load_clip
-from data_prep.scene import Camera, SceneObject, as_matrix
+from data_prep.scene import Camera, SceneObject, as_matrix, from_json
 
 pytestmark = [
     pytest.mark.full,
@@ -107,3 +109,16 @@ def test_measured_sides_are_normalised():
     sides = render_env.measure(render_env.DEFAULT_PYTHON, BUILTIN_ASSETS)
     assert list(sides) == list(BUILTIN_ASSETS)
     np.testing.assert_allclose([max(s) for s in sides.values()], 1.0, atol=1e-5)
+
+
+def test_a_frame_of_a_shipped_video_renders_again_the_same(tmp_path):
+    """What lies beside the shipped videos is all that made them."""
+    folder = Path(posetraj_jax.__file__).parent / "data/videos"
+    video = sorted((folder / "imgs").iterdir())[1].name
+    scene = from_json((folder / f"scenes/{video}.json").read_text())
+    first = [dataclasses.replace(thing, poses=thing.poses[:1]) for thing in scene.objects]
+    scene = dataclasses.replace(scene, cameras=scene.cameras[:1], objects=tuple(first))
+    clip = load_clip(render(scene, tmp_path), jpeg_quality=88)
+    shipped = verify.decode((folder / f"imgs/{video}/00000.jpg").read_bytes())
+    difference = np.abs(verify.decode(clip.frames_jpeg[0]).astype(int) - shipped)
+    assert difference.mean() < 0.5

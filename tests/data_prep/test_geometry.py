@@ -41,6 +41,42 @@ def test_camera_looks_straight_down_at_tilt_0():
     np.testing.assert_allclose(pixels, [[0, 0], [20, 0], [0, -20]], atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("eye", "target"),
+    [((0, -4.7, 2.3), (0, 0, 0)), ((3, 2, 0.5), (-1, 0.5, 2)), ((0, 1, 1), (0, 0, 1))],
+)
+def test_a_looking_camera_is_rigid_upright_and_has_its_target_in_the_middle(eye, target):
+    rt = geometry.looking_at_rt(np.array(eye, float), np.array(target, float))
+    np.testing.assert_allclose(rt[:, :3] @ rt[:, :3].T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(rt[:, :3]) == pytest.approx(1)
+    np.testing.assert_allclose(geometry.camera_centre(rt), eye, atol=1e-12)
+    k = geometry.square_pixel_k(640, 360, 35)
+    above = np.array(target) + np.array([0, 0, 0.1])
+    (x, y), (x_above, y_above) = geometry.project(np.array([target, above]), k, rt)
+    assert (x, y) == pytest.approx((320, 180))
+    assert x_above == pytest.approx(320)
+    assert y_above < 179
+
+
+def test_a_camera_that_looks_down_is_the_official_one():
+    down = np.array([0.0, np.sin(np.deg2rad(67)), -np.cos(np.deg2rad(67))])
+    eye = np.array([0, -4.7, 2.3])
+    np.testing.assert_allclose(
+        geometry.looking_at_rt(eye, eye + 3 * down), geometry.official_rt(), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("target", [(1, 2, 9), (1, 2, 3)])
+def test_a_vertical_view_is_refused(target):
+    with pytest.raises(ValueError, match="upright"):
+        geometry.looking_at_rt(np.array([1.0, 2, 3]), np.array(target, float))
+
+
+def test_a_lens_as_long_as_its_sensor_is_wide_has_the_width_as_focal_length():
+    k = geometry.square_pixel_k(640, 360, 36)
+    np.testing.assert_allclose(k, [[640, 0, 320], [0, 640, 180], [0, 0, 1]])
+
+
 @pytest.mark.parametrize("direction", [(0, -1), (1, 0), (0, 2), (-3, 0), (1, 1)])
 def test_front_of_a_standing_object_looks_along_the_direction(direction):
     pose = geometry.standing_pose(np.array([2.0, 3.0]), np.array(direction, float))

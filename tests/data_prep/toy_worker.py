@@ -47,7 +47,8 @@ def work(command: str, path: str) -> None:
 def draw_mask(box: np.ndarray, width: int, height: int) -> np.ndarray:
     """1 where a pixel's centre lies inside the outline of a box's corners."""
     mask = np.zeros((height, width), np.uint8)
-    (left, top), (right, bottom) = np.floor(box.min(axis=0)), np.ceil(box.max(axis=0))
+    left, top = np.maximum(np.floor(box.min(axis=0)), 0)
+    right, bottom = np.minimum(np.ceil(box.max(axis=0)), (width, height))
     columns, rows = np.meshgrid(np.arange(left, right), np.arange(top, bottom))
     pixels = np.stack([columns.ravel(), rows.ravel()], axis=-1).astype(int)
     hull = cv2.convexHull(box.astype(np.float32))[:, 0].astype(np.float64)
@@ -64,32 +65,48 @@ def draw(scene: Scene, folder: Path) -> None:
     notes = []
     for frame, camera in enumerate(scene.cameras):
         k, rt = np.array(camera.k), np.array(camera.rt)
-        pose = np.array(scene.objects[0].poses[frame])
-        world = geometry.transform(pose, geometry.box_corners(LOW, HIGH))
+        poses = np.array([thing.poses[frame] for thing in scene.objects])
+        corners = geometry.box_corners(LOW, HIGH)
+        world = np.stack([geometry.transform(pose, corners) for pose in poses])
         box = geometry.project(world, k, rt)
-        mask = draw_mask(box, scene.width, scene.height)
-        picture = np.where(mask[..., None] == 1, 255, np.array([60, 90, 140])).astype(np.uint8)
+        mask = np.zeros((scene.height, scene.width), np.uint8)
+        for thing in np.argsort(-geometry.depth(world.mean(axis=1), rt)):  # the farthest first
+            mask[draw_mask(box[thing], scene.width, scene.height) == 1] = thing + 1
+        picture = np.where(mask[..., None] > 0, 255, np.array([60, 90, 140])).astype(np.uint8)
         cv2.imwrite(str(folder / f"mask_{frame:03d}.png"), mask)
         cv2.imwrite(str(folder / f"frame_{frame:03d}.png"), picture)
+        tracks = geometry.project(
+            np.stack([geometry.transform(pose, POINTS) for pose in poses]), k, rt
+        )
         notes.append(
             {
-                "object_pose": pose[None],
-                "box_world": world[None],
-                "box_px": box[None],
-                "mesh_rect_px": np.array([[*box.min(axis=0), *box.max(axis=0)]]),
-                "tracks_px": geometry.project(geometry.transform(pose, POINTS), k, rt),
-                "tracks_visible": np.ones(len(NAMES), bool),
+                "object_pose": poses,
+                "box_world": world,
+                "box_px": box,
+                "mesh_rect_px": np.concatenate([box.min(axis=1), box.max(axis=1)], axis=1),
+                "tracks_px": tracks.reshape(-1, 2),
+                "tracks_visible": _visible(tracks, mask).ravel(),
                 "camera_k": k,
                 "camera_rt": rt,
             }
         )
+    count = len(scene.objects)
     np.savez(
         folder / "annotations.npz",
         **{key: np.stack([note[key] for note in notes]) for key in notes[0]},
-        track_kinds=np.array(["floor", "centre", *["surface"] * 6]),
-        track_names=np.array(NAMES),
-        track_objects=np.zeros(len(NAMES), np.int32),
-        track_points=POINTS,
+        track_kinds=np.array(["floor", "centre", *["surface"] * 6] * count),
+        track_names=np.array(NAMES * count),
+        track_objects=np.repeat(np.arange(count, dtype=np.int32), len(NAMES)),
+        track_points=np.tile(POINTS, (count, 1)),
         engine="toy-1",
     )
     (folder / "scene.json").write_text(to_json(scene))
+
+
+def _visible(tracks: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """False [o p] where a point lies on another object's pixels."""
+    columns, rows = np.clip(tracks.astype(int), 0, np.array(mask.shape[::-1]) - 1).transpose(
+        2, 0, 1
+    )
+    owners = np.arange(1, len(tracks) + 1)[:, None]
+    return (mask[rows, columns] == owners) | (mask[rows, columns] == 0)
