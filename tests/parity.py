@@ -64,6 +64,15 @@ def paired(network: Network, module, component: str, seed: int) -> Pair:
     )
 
 
+def redrawn(network: Network, seed: int) -> dict[str, Any]:
+    """Parameters of ours without a twin, every leaf drawn: kernels N(0, 1 / fan_in)."""
+    leaves, structure = jax.tree.flatten(network.abstract())
+    rng = np.random.default_rng(seed)
+    spread = [max(np.prod(leaf.shape[:-1], dtype=int), 1) ** -0.5 for leaf in leaves]
+    drawn = [s * rng.normal(size=leaf.shape) for s, leaf in zip(spread, leaves, strict=True)]
+    return jax.tree.unflatten(structure, [leaf.astype(np.float32) for leaf in drawn])
+
+
 def relative_error(ours, theirs) -> float:
     """The largest difference in units of the largest output; shapes must be the same.
 

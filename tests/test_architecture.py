@@ -25,7 +25,9 @@ LEVELS = (
         r"posetraj_jax\.data(\.|$)",
         r"posetraj_jax\.(structs|tree|errors|json_file|video|data)(\.|$)",
     ),
-    (r"posetraj_jax\.config_file$", r"posetraj_jax\.(errors|config)$"),
+    (r"posetraj_jax\.flops$", r"$^"),
+    (r"posetraj_jax\.config_rules$", r"posetraj_jax\.(errors|config)$"),
+    (r"posetraj_jax\.config_file$", r"posetraj_jax\.(errors|config|config_rules)$"),
     (r"posetraj_jax\.(sharding|video|config)$", r"posetraj_jax\.(structs|tree|errors)$"),
     (
         r"posetraj_jax\.models\.denoiser$",
@@ -37,6 +39,7 @@ LEVELS = (
     ),
     (r"posetraj_jax\.weights$", r"posetraj_jax\.(structs|tree|errors|json_file|nn|sharding)(\.|$)"),
     (r"posetraj_jax\.runs$", r"posetraj_jax\.(errors|json_file|models)(\.|$)"),
+    (r"posetraj_jax\.fingerprint$", r"posetraj_jax\.(tree|models)(\.|$)"),
     (
         r"posetraj_jax\.conditioning$",
         r"posetraj_jax\.(structs|tree|errors|diffusion|published)(\.|$)",
@@ -51,6 +54,11 @@ LEVELS = (
         rf"posetraj_jax(?!\.({'|'.join(ENTRY_POINTS)})$)",
     ),
     (r"configs(\.|$)", r"posetraj_jax(\.config)?$"),
+    (
+        r"data_prep\.encode_latents$",
+        r"(data_prep|posetraj_jax\.(data|errors|config_file|conditioning|fingerprint|models|sharding"
+        r"|training|weights))(\.|$)",
+    ),
     (r"data_prep(\.|$)", r"(data_prep|posetraj_jax\.(data|errors|new_folder|video))(\.|$)"),
     (
         r"convert_weights(\.|$)",
@@ -71,8 +79,8 @@ LIBRARIES = {
     "tensorflow": r"$^",
 }
 WITHOUT_JAX = (
-    r"posetraj_jax\.(structs|config|config_file|data|errors|json_file|published|video)(\.|$)"
-    r"|data_prep|configs"
+    r"posetraj_jax\.(structs|config|config_rules|config_file|data|errors|json_file|published|video)(\.|$)"
+    r"|data_prep(?!\.encode_latents$)|configs"
 )
 
 MOST_LINES_FILE, MOST_LINES_FUNCTION, MOST_PARAMETERS = 400, 60, 8

@@ -4,31 +4,60 @@ import inspect
 
 import pytest
 
-from posetraj_jax import config, config_file
+from posetraj_jax import config, config_file, config_rules
 from posetraj_jax.errors import UserError
 from posetraj_jax.models import networks
 from posetraj_jax.models.controlnet import ControlNetConfig, official_residual_multiplicity
 
+STAGES = {"svd_finetune": 0, "stage1": 1, "stage2": 2, "stage3": 3}
 
-@pytest.mark.parametrize("spec", ["stage1", "stage1:tiny", "configs/stage1.py:official"])
-def test_shipped_configs_are_valid(spec):
-    c = config_file.load(spec)
-    assert c.stage == 1
+
+@pytest.mark.parametrize("variant", ["svd", "tiny", "micro", "official", "tiny,official"])
+@pytest.mark.parametrize("name", STAGES)
+def test_shipped_configs_are_valid(name, variant):
+    c = config_file.load(f"configs/{name}.py:{variant}")
+    assert c.stage == STAGES[name]
+    assert c.official == ("official" in variant)
     with pytest.raises(AttributeError):
         c.no_such_field = 1
+
+
+@pytest.mark.parametrize("variant", ["svd", "tiny", "tiny,official"])
+def test_a_stage_starts_from_the_run_of_the_stage_before(variant):
+    """As the command line calls that run by default."""
+    for stage in (2, 3):
+        c = config_file.load(f"stage{stage}:{variant}")
+        assert c.init_from == f"runs/{config_file.name_of(f'stage{stage - 1}:{variant}')}"
+        assert c.init_stages == (stage - 1,)
+    assert config_file.load(f"stage1:{variant}").init_from == ""
+
+
+def test_only_the_official_variant_may_subtract_the_first_camera():
+    c = config_file.load("stage3:official", {"camera.normalise": "subtract"})
+    assert c.camera.normalise == "subtract"
 
 
 def test_official_is_last_whatever_the_order():
     one = config_file.load("stage1:tiny,official")
     other = config_file.load("stage1:official,tiny")
-    assert config.flatten(one) == config.flatten(other)
+    one, other = config.flatten(one), config.flatten(other)
+    assert one == other
+    one = config_file.load("stage1:tiny,official")
     assert one.model.residual_multiplicity == (4, 4, 4, 3, 3, 2, 2, 1)
 
 
 def test_official_flips_every_documented_switch():
-    ours, theirs = (config.flatten(config_file.load(s)) for s in ("stage1", "stage1:official"))
+    ours, theirs = (config.flatten(config_file.load(s)) for s in ("stage3", "stage3:official"))
     flipped = {field for field in ours if ours[field] != theirs[field]}
     assert flipped == {
+        "official",
+        "init_from",
+        "camera.init",
+        "camera.normalise",
+        "data.track_kinds",
+        "spa.temporal",
+        "spa.source",
+        "spa.gradient",
         "model.residual_multiplicity",
         "model.temporal_context",
         "model.copy_add_embedding",
@@ -46,19 +75,28 @@ def test_official_flips_every_documented_switch():
 
 def test_official_multiplicities_are_those_of_the_networks():
     for multiplicity, name in zip(
-        config.OFFICIAL_MULTIPLICITY.values(), ("svd", "tiny"), strict=True
+        config.OFFICIAL_MULTIPLICITY.values(), ("svd", "tiny", "micro"), strict=True
     ):
         c = getattr(ControlNetConfig, name)()
         assert multiplicity == official_residual_multiplicity(c.num_levels, c.layers_per_block)
 
 
 def test_every_model_choice_can_be_built():
-    for variant in config.CHOICES["model.variant"]:
+    for variant, skips in config_rules.NUM_SKIPS.items():
         c = config.default()
-        options = {**c.model, "variant": variant, "dtype": "float32"}
-        if variant == "tiny":
-            options["residual_multiplicity"] = (1,) * 8
-        assert networks.build_networks(networks.ModelOptions(**options)).unet
+        c.model.variant, c.model.residual_multiplicity = variant, (1,) * skips
+        options = networks.options_of(config.flatten(c), "float32")
+        built = networks.build_networks(options)
+        assert len(built.controlnet.config.skip_channels) == skips
+
+
+def test_every_camera_choice_can_be_built():
+    for encoder in config_rules.CHOICES["camera.encoder"]:
+        for start in config_rules.CHOICES["camera.init"]:
+            c = config_file.load("stage3:micro", {"camera.encoder": encoder, "camera.init": start})
+            options = networks.options_of(config.flatten(c), "float32")
+            built = networks.build_networks(options).controlnet.config
+            assert (built.camera, built.camera_encoder, built.camera_init) == (True, encoder, start)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +107,9 @@ def test_every_model_choice_can_be_built():
         ("false", "data.draw_box", False),
         ("True", "data.draw_box", True),
         ("floor,centre", "data.track_kinds", ("floor", "centre")),
+        ("('floor', 'centre')", "data.track_kinds", ("floor", "centre")),
+        ("1,2", "init_stages", (1, 2)),
+        ("", "init_from", ""),
         ("(2,1,1,1,1,1,1,1,1,1,1,1)", "model.residual_multiplicity", (2,) + (1,) * 11),
         ("some where/with=signs", "data.path", "some where/with=signs"),
     ],
@@ -99,6 +140,13 @@ def test_overrides_take_the_fields_type(text, field, value):
         ("stage1", {"seed": "99999999999"}, ["seed", "below 4294967296"]),
         ("stage1", {"stage": "7"}, ["stage = 7"]),
         ("stage1", {"model": "x"}, ["no config field 'model'"]),
+        ("stage1", {"trainable": "spatial"}, ["trainable = 'spatial'", "stage = 0"]),
+        ("stage1", {"data.track_kinds": ""}, ["data.track_kinds is empty"]),
+        ("stage1", {"spa.frames": "15"}, ["spa.frames = 15", "data.num_frames"]),
+        ("stage1", {"spa.source": "half"}, ["spa.source = 'half'", "single_frame, sliced"]),
+        ("stage3", {"camera.normalise": "subtract"}, ["same as none", "official variant"]),
+        ("stage3", {"camera.drop": "1.5"}, ["camera.drop = 1.5", "below 1"]),
+        ("svd_finetune", {"camera.enabled": "true"}, ["stage 0 has no ControlNet"]),
     ],
 )
 def test_mistakes_are_named(spec, overrides, words):
@@ -153,9 +201,9 @@ def test_configs_are_found_from_any_directory(tmp_path, monkeypatch):
 def test_only_schedules_and_meshes_may_change_on_resume():
     old = config.flatten(config_file.load("stage1"))
     allowed = {"steps": "9", "log.every": "3", "save.keep": "9", "mesh.fsdp": "2"}
-    assert not config.changed_fields(old, config.flatten(config_file.load("stage1", allowed)))
+    assert not config_rules.changed_fields(old, config.flatten(config_file.load("stage1", allowed)))
     changed = config.flatten(config_file.load("stage1", {"optim.lr": "1", "seed": "4"}))
-    assert [line.split(":")[0] for line in config.changed_fields(old, changed)] == [
+    assert [line.split(":")[0] for line in config_rules.changed_fields(old, changed)] == [
         "optim.lr",
         "seed",
     ]
@@ -164,7 +212,7 @@ def test_only_schedules_and_meshes_may_change_on_resume():
 def test_every_field_has_a_comment():
     """The unit or the meaning of each field stands beside it."""
     source = inspect.getsource(config)
-    body = source[source.index("def default") : source.index("def official(")]
+    body = source[source.index("def default") : source.index("def tiny(")]
     fields = [line for line in body.splitlines() if line.strip().startswith("c.") and "=" in line]
     sections = [line for line in fields if line.rstrip().endswith("()")]
     bare = [line for line in fields if "#" not in line and line not in sections]

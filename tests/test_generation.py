@@ -2,7 +2,7 @@
 
 import itertools
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from posetraj_jax import generation
-from posetraj_jax.conditioning import ConditioningOptions, Encoders
+from posetraj_jax.conditioning import ConditioningOptions
 from posetraj_jax.diffusion.noise import karras_sigmas
 from posetraj_jax.generation import SamplingOptions
-from posetraj_jax.models.networks import Networks
+from posetraj_jax.models.networks import Networks, Parameters
 from posetraj_jax.published import ImageStatistics
 from posetraj_jax.structs import Batch
 
@@ -38,24 +38,24 @@ def controlnet(params, *inputs, method=None):
     return jnp.zeros((CLIPS, FRAMES, 8, 8, 4)) if method == "encode_maps" else None
 
 
-def vae(params, latents, method):
-    return jnp.repeat(jnp.repeat(latents[..., :3], 8, axis=2), 8, axis=3)
+def vae(params, x, method):
+    """Encodes to every eighth pixel's red, decodes by repeating."""
+    if method == "encode":
+        return (x[:, ::8, ::8, :1].repeat(4, -1),) * 2
+    return jnp.repeat(jnp.repeat(x[..., :3], 8, axis=2), 8, axis=3)
+
+
+def image_encoder(params, images):
+    return jnp.ones((images.shape[0], 4))
 
 
 NETWORKS = Networks(
     unet=StandIn(unet),
     controlnet=StandIn(controlnet),
     vae=StandIn(vae, latent_channels=4, scaling_factor=0.5),
-    image_encoder=StandIn(None),
+    image_encoder=StandIn(image_encoder),
 )
-
-
-def bind_encoders(frozen) -> Encoders:
-    return Encoders(
-        moments=lambda pixels: (pixels[:, ::8, ::8, :1].repeat(4, -1),) * 2,
-        embed=lambda images: jnp.ones((images.shape[0], 4)),
-        scaling_factor=0.5,
-    )
+NOTHING = Parameters(None, None, None, None)
 
 
 def options(steps: int, lowest: float, highest: float, sigmas=(0.002, 700.0)) -> SamplingOptions:
@@ -70,18 +70,12 @@ def batch() -> Batch:
     return Batch(*map(jnp.asarray, numbers))
 
 
-class FrozenStandIn(NamedTuple):
-    unet: Any = None
-    vae: Any = None
-
-
 @pytest.mark.parametrize("scales", [(1.0, 3.0), (1.0, 1.0), (2.0, 2.0)])
 @pytest.mark.parametrize("sigma_range", [(0.002, 700.0), (0.05, 20.0)])
 def test_guided_steps_equal_numpy(scales, sigma_range):
     chosen = options(4, *scales, sigma_range)
-    program = generation.make_program(NETWORKS, bind_encoders, chosen)
-    frozen = FrozenStandIn()
-    start = program.begin({}, frozen, batch(), jax.random.key(0))
+    program = generation.make_program(NETWORKS, chosen)
+    start = program.begin(NOTHING, batch(), jax.random.key(0))
     x = np.asarray(start.latents, np.float64)
     assert x.std() == pytest.approx((sigma_range[1] ** 2 + 1) ** 0.5, rel=0.1)
     assert start.cond.image_embed.shape[0] == (CLIPS if scales == (1.0, 1.0) else 2 * CLIPS)
@@ -92,22 +86,22 @@ def test_guided_steps_equal_numpy(scales, sigma_range):
         denoised = x / (sigma**2 + 1) - sigma / np.sqrt(sigma**2 + 1) * weights
         x = x + (following - sigma) * (x - denoised) / sigma
     key = jax.random.key(0)
-    *_, last = generation.generate(program, {}, frozen, batch(), key, chosen)
+    *_, last = generation.generate(program, NOTHING, batch(), key, chosen)
     np.testing.assert_allclose(last, x, atol=2e-3)
 
 
 def test_one_compilation_serves_any_number_of_steps():
-    program = generation.make_program(NETWORKS, bind_encoders, options(2, 1.0, 3.0))
+    program = generation.make_program(NETWORKS, options(2, 1.0, 3.0))
     for steps in (2, 5):
         chosen = options(steps, 1.0, 3.0)
         key = jax.random.key(0)
-        made = list(generation.generate(program, {}, FrozenStandIn(), batch(), key, chosen))
+        made = list(generation.generate(program, NOTHING, batch(), key, chosen))
         assert len(made) == steps
     assert program.step._cache_size() == 1
 
 
 def test_decoding_unscales_and_clips():
-    program = generation.make_program(NETWORKS, bind_encoders, options(2, 1.0, 3.0))
+    program = generation.make_program(NETWORKS, options(2, 1.0, 3.0))
     latents = jnp.stack([jnp.full((FRAMES, 8, 8, 4), v) for v in (0.25, 9.0)])
     frames = np.asarray(program.decode({}, latents))
     assert frames.dtype == np.uint8

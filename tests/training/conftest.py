@@ -8,18 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posetraj_jax.conditioning import ConditioningOptions
+from posetraj_jax.conditioning import CameraOptions, ConditioningOptions
 from posetraj_jax.diffusion.noise import NoiseOptions
-from posetraj_jax.models.clip import CLIPVision, CLIPVisionConfig
-from posetraj_jax.models.controlnet import ControlNet, ControlNetConfig
-from posetraj_jax.models.networks import Networks
-from posetraj_jax.models.unet import UNet, UNetConfig
-from posetraj_jax.models.vae import VAE, VAEConfig
-from posetraj_jax.nn.build import build
+from posetraj_jax.models.networks import ModelOptions, Networks, build_networks
 from posetraj_jax.published import ImageStatistics
 from posetraj_jax.structs import Batch
-from posetraj_jax.training import state as states
+from posetraj_jax.training import initial
+from posetraj_jax.training.loss import SpatialPromotion
 from posetraj_jax.training.optimizer import OptimizerOptions, make_optimizer
+from posetraj_jax.training.origin import InitialOptions
+from posetraj_jax.training.state import plan
 from posetraj_jax.training.step import StepOptions
 
 FRAMES, HEIGHT, WIDTH = 2, 64, 64
@@ -36,60 +34,76 @@ OPTIM = OptimizerOptions(
     ema_decay=0.9,
 )
 OPTIONS = StepOptions(
-    ConditioningOptions("pixels", 0.02, 127.0, "svd", "unit", 0.1, ImageStatistics()),
-    NoiseOptions("cosine", 0.002, 700.0, 0.7, 1.6),
-    OPTIM,
+    trained="controlnet",
+    conditioning=ConditioningOptions("pixels", 0.02, 127.0, "svd", "unit", 0.1, ImageStatistics()),
+    noise=NoiseOptions("cosine", 0.002, 700.0, 0.7, 1.6),
+    spa=SpatialPromotion(0.5, 1, "bypass", "single_frame", "spatial"),
+    optim=OPTIM,
+)
+WITH_CAMERA = dataclasses.replace(OPTIONS.conditioning, camera=CameraOptions("relative", 0.5))
+INITIAL = InitialOptions(
+    stage=1,
+    init_from="",
+    init_stages=(1,),
+    trainable="all",
+    weights="",
+    seed=0,
+    copy_add_embedding=True,
 )
 
 
 @pytest.fixture(scope="session")
 def networks() -> Networks:
     """Two levels of 64 channels, one layer per block: every block type, few operations."""
-    encoder = {
-        "block_out_channels": (64, 64),
-        "layers_per_block": 1,
-        "num_attention_heads": (1, 1),
-        "cross_attention_dim": 64,
-        "addition_time_embed_dim": 32,
-        "projection_class_embeddings_input_dim": 96,
-    }
-    control = ControlNetConfig(
-        **encoder,
-        conditioning_embedding_out_channels=(16, 32, 64, 64),
-        residual_multiplicity=(1, 1, 1, 1),
-    )
-    return Networks(
-        unet=build(UNet, UNetConfig(**encoder)),
-        controlnet=build(ControlNet, control),
-        vae=build(VAE, dataclasses.replace(VAEConfig.tiny(), block_out_channels=(32, 32, 32, 32))),
-        image_encoder=build(CLIPVision, CLIPVisionConfig.tiny()),
-    )
+    return build_networks(ModelOptions("micro", (1, 1, 1, 1)))
+
+
+@pytest.fixture(scope="session")
+def camera_networks() -> Networks:
+    """The same with a camera branch."""
+    return build_networks(ModelOptions("micro", (1, 1, 1, 1), camera=True))
 
 
 def make_batch(clips: int, seed: int = 0) -> Batch:
+    """Random pictures; every clip has a camera, which turns about the vertical axis."""
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (clips, FRAMES, HEIGHT, WIDTH, 3), dtype=np.uint8)
     batch = Batch(
         frames_uint8=frames,
         first_frame_uint8=frames[:, 0],
         maps_uint8=rng.integers(0, 256, frames.shape, dtype=np.uint8),
-        camera_rt=np.zeros((clips, FRAMES, 12), np.float32),
-        camera_known=np.zeros(clips, bool),
+        camera_rt=turning_camera(clips, rng),
+        camera_known=np.ones(clips, bool),
         fps=np.full(clips, 5.0, np.float32),
     )
     return jax.tree.map(jnp.asarray, batch)
 
 
+def turning_camera(clips: int, rng: np.random.Generator) -> np.ndarray:
+    angles = rng.uniform(-1.0, 1.0, (clips, FRAMES))
+    cos, sin, zero, one = np.cos(angles), np.sin(angles), 0 * angles, 1 + 0 * angles
+    rotation = np.stack([cos, zero, sin, zero, one, zero, -sin, zero, cos], axis=-1)
+    translation = rng.normal(size=(clips, FRAMES, 3))
+    return np.concatenate([rotation, translation], axis=-1).astype(np.float32)
+
+
 @functools.cache
-def start(networks: Networks, mesh, optim: OptimizerOptions = OPTIM):
+def start(
+    networks: Networks,
+    mesh,
+    optim: OptimizerOptions = OPTIM,
+    options: InitialOptions = INITIAL,
+):
     """A fresh state and frozen parameters on `mesh`; the ControlNet's zero convolutions redrawn.
 
     Zero convolutions would hide almost every gradient.
     """
-    frozen = states.make_frozen(networks, mesh, "", jax.random.key(0))
+    frozen = initial.frozen_parameters(networks, mesh, "", jax.random.key(0))
     optimizer = make_optimizer(optim)
-    create, _ = states.plan(networks, optimizer, mesh, copy_add_embedding=True)
-    state = create(jax.random.key(1), frozen.unet)
+    begin, _ = plan(initial.abstract_params(networks, options), optimizer, mesh)
+    params = initial.initial_params(networks, frozen, None, mesh, jax.random.key(1), options)
+    state = begin(params)
+    frozen = initial.without_trained(frozen, options)
     return state._replace(params=redrawn(state.params)), frozen, optimizer
 
 

@@ -9,12 +9,11 @@ import pytest
 from jax.sharding import Mesh
 
 from posetraj_jax import sharding, tree
-from posetraj_jax.training import state as states
+from posetraj_jax.training import initial
 from posetraj_jax.training.fixed_clips import put
-from posetraj_jax.training.loss import clip_losses
-from posetraj_jax.training.optimizer import make_optimizer
+from posetraj_jax.training.loss import clip_losses, losses_and_gradient, noise_clips
 from posetraj_jax.training.step import mean_over_microbatches, train_step
-from tests.training.conftest import FRAMES, OPTIONS, make_batch, redrawn, start
+from tests.training.conftest import FRAMES, INITIAL, OPTIONS, make_batch, redrawn, start
 
 KEY = jax.random.key(7)
 
@@ -48,27 +47,34 @@ def two_steps(networks):
     return before, frozen, first, run
 
 
-def mean_loss(networks, params, frozen, batch):
-    clips = batch.fps.shape[0]
-    sigma = jnp.geomspace(0.1, 10.0, clips)
-    keys = jax.random.split(KEY, clips)
-    losses = clip_losses(
-        params,
+def losses_of(networks, params, frozen, batch, sigma, keys):
+    clips = noise_clips(
+        frozen, batch, sigma, keys, networks=networks, options=OPTIONS.conditioning, drop=True
+    )
+    return clip_losses(frozen.with_part("controlnet", params), clips, networks.denoiser)
+
+
+def gradient(networks, params, frozen, batch):
+    """Of the whole objective, stills included, at noise levels from low to high."""
+    count = batch.fps.shape[0]
+    clips = noise_clips(
         frozen,
         batch,
-        sigma,
-        keys,
+        jnp.geomspace(0.1, 10.0, count),
+        jax.random.split(KEY, count),
         networks=networks,
         options=OPTIONS.conditioning,
-        dropout=0.1,
+        drop=True,
     )
-    return losses.loss.mean()
+    complete = partial(frozen.with_part, "controlnet")
+    losses, grads = losses_and_gradient(params, complete, clips, networks=networks, spa=OPTIONS.spa)
+    return losses["loss"] + losses["loss_spa"], grads
 
 
 def gradients(networks, mesh, batch):
     state, frozen, _ = start(networks, mesh)
     shardings = sharding.parameter_shardings(state.params, mesh)
-    function = jax.value_and_grad(partial(mean_loss, networks))
+    function = partial(gradient, networks)
     compiled = jax.jit(function, out_shardings=(sharding.replicated(mesh), shardings))
     with jax.default_matmul_precision("highest"):
         loss, grads = compiled(state.params, frozen, put(batch, mesh))
@@ -157,16 +163,7 @@ def test_a_batch_of_two_is_two_batches_of_one(networks):
 
     @jax.jit
     def losses(batch, sigma, keys):
-        return clip_losses(
-            state.params,
-            frozen,
-            batch,
-            sigma,
-            keys,
-            networks=networks,
-            options=OPTIONS.conditioning,
-            dropout=0.1,
-        ).loss
+        return losses_of(networks, state.params, frozen, batch, sigma, keys)
 
     with jax.default_matmul_precision("highest"):
         together = losses(batch, sigma, keys)
@@ -184,9 +181,7 @@ def test_a_batch_of_two_is_two_batches_of_one(networks):
 def test_a_fresh_controlnet_changes_nothing(networks):
     """Zero convolutions: the denoiser with an untrained ControlNet is exactly the UNet's."""
     _, frozen, _ = start(networks, one_device())
-    optimizer = make_optimizer(OPTIONS.optim)
-    create, _ = states.plan(networks, optimizer, one_device(), copy_add_embedding=True)
-    fresh = create(KEY, frozen.unet)
+    fresh = initial.initial_params(networks, frozen, None, one_device(), KEY, INITIAL)
     sample = jax.random.normal(KEY, (1, FRAMES, 8, 8, 8))
     inputs = (sample, jnp.zeros(1), jnp.ones((1, 64)), jnp.ones((1, 3)))
 
@@ -198,7 +193,7 @@ def test_a_fresh_controlnet_changes_nothing(networks):
         plain = networks.unet.apply(frozen.unet, *inputs)
         return plain, networks.unet.apply(frozen.unet, *inputs, residuals)
 
-    plain, steered = outputs(fresh.params)
+    plain, steered = outputs(fresh)
     np.testing.assert_array_equal(plain, steered)
-    plain, steered = outputs(redrawn(fresh.params))
+    plain, steered = outputs(redrawn(fresh))
     assert float(jnp.abs(plain - steered).max()) > 1e-3

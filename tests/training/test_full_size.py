@@ -1,0 +1,140 @@
+"""The real things, traced at full size without making a single parameter, and what they cost."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from posetraj_jax import config, config_file, flops, generation, sharding, tree
+from posetraj_jax.conditioning import CameraOptions, ConditioningOptions
+from posetraj_jax.diffusion.noise import NoiseOptions
+from posetraj_jax.generation import SamplingOptions
+from posetraj_jax.models.networks import Parameters, build_networks, options_of
+from posetraj_jax.published import ImageStatistics
+from posetraj_jax.structs import Batch, Conditioning
+from posetraj_jax.training import initial
+from posetraj_jax.training.loss import NoisedClips, SpatialPromotion, losses_and_gradient
+from posetraj_jax.training.optimizer import OptimizerOptions, make_optimizer
+from posetraj_jax.training.state import plan
+from posetraj_jax.training.step import StepOptions, train_step
+from tests.training.conftest import INITIAL
+
+KEY = jax.eval_shape(lambda: jax.random.key(0))
+LATENTS = (1, 14, 40, 72, 4)
+
+
+def shape(*sizes, dtype=np.float32):
+    return jax.ShapeDtypeStruct(sizes, dtype)
+
+
+def in_bfloat16(abstract):
+    return jax.tree.map(lambda leaf: shape(*leaf.shape, dtype=jnp.bfloat16), abstract)
+
+
+def abstract_frozen(networks) -> Parameters:
+    ready = {name: in_bfloat16(getattr(networks, name).abstract()) for name in initial.READY}
+    return Parameters(**ready, controlnet={})
+
+
+def abstract_batch(clips: int, c) -> Batch:
+    size = (c.data.num_frames, c.data.height, c.data.width, 3)
+    return Batch(
+        frames_uint8=shape(clips, *size, dtype=np.uint8),
+        first_frame_uint8=shape(clips, *size[1:], dtype=np.uint8),
+        maps_uint8=shape(clips, *size, dtype=np.uint8),
+        camera_rt=shape(clips, size[0], 12),
+        camera_known=shape(clips, dtype=bool),
+        fps=shape(clips),
+    )
+
+
+def networks_of(c):
+    return build_networks(options_of(config.flatten(c), jnp.bfloat16))
+
+
+def test_stage_3_traces_at_full_size():
+    """Camera, stills and all: one step, and the sampler."""
+    c = config_file.load("stage3")
+    networks, optim = networks_of(c), OptimizerOptions(**c.optim)
+    conditioning = ConditioningOptions(
+        **c.conditioning,
+        image_statistics=ImageStatistics(),
+        camera=CameraOptions(c.camera.normalise, c.camera.drop),
+    )
+    optimizer, mesh = make_optimizer(optim), sharding.make_mesh(2, 4)
+    _, state = plan(initial.abstract_params(networks, INITIAL), optimizer, mesh)
+    options = StepOptions(
+        trained="controlnet",
+        conditioning=conditioning,
+        noise=NoiseOptions(**c.diffusion),
+        spa=SpatialPromotion(**c.spa),
+        optim=optim,
+    )
+    step = partial(train_step, networks=networks, optimizer=optimizer, options=options)
+    frozen = abstract_frozen(networks)
+
+    after, metrics = jax.eval_shape(step, state, frozen, abstract_batch(2, c), KEY)
+    assert not tree.differences(state.params, after.params)
+    assert not tree.differences(state.ema, after.ema)
+    assert metrics["loss_spa"].shape == ()
+    assert tree.num_params(state.params) == 682_090_401 - 23_697_920
+
+    sampling = SamplingOptions(25, 1.0, 3.0, 0.002, 700.0, conditioning)
+    program = generation.make_program(networks, sampling)
+    parameters = frozen.with_part("controlnet", state.params)
+    start = jax.eval_shape(program.begin, parameters, abstract_batch(1, c), KEY)
+    assert start.latents.shape == LATENTS
+    assert start.cond.image_embed.shape == (2, 1024)
+    assert start.cond.camera_rt.shape == (2, 14, 12)
+    latents = jax.eval_shape(
+        program.step, start.latents, shape(), shape(), parameters, start._replace(latents=None)
+    )
+    assert latents.shape == start.latents.shape
+    frames = jax.eval_shape(program.decode, frozen.vae, latents)
+    assert (frames.shape, frames.dtype) == ((1, 14, 320, 576, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def cost():
+    """Model FLOPs of the objective's gradient for one clip of stage 1, by fields of `spa`."""
+    c = config_file.load("stage1")
+    networks = networks_of(c)
+    frozen, params = abstract_frozen(networks), networks.controlnet.abstract()
+    clips = NoisedClips(
+        latents=shape(*LATENTS),
+        noise=shape(*LATENTS),
+        sigma=shape(1),
+        cond=Conditioning(
+            image_embed=shape(1, 1024),
+            image_latents=shape(1, *LATENTS[2:]),
+            maps_pixels=shape(1, 14, 320, 576, 3),
+            time_ids=shape(1, 3),
+            camera_rt=None,
+        ),
+        frame_order=shape(1, 14, dtype=np.int32),
+    )
+
+    def count(**fields) -> int:
+        spa = dataclasses.replace(SpatialPromotion(**c.spa), **fields)
+
+        def gradient(params, frozen, clips):
+            complete = partial(frozen.with_part, "controlnet")
+            return losses_and_gradient(params, complete, clips, networks=networks, spa=spa)
+
+        return flops.count(gradient, params, frozen, clips)
+
+    return count
+
+
+def test_stills_cost_little_and_masked_gradients_nothing(cost):
+    off = cost(weight=0.0)
+    bypass, active = cost(temporal="bypass") / off - 1, cost(temporal="active") / off - 1
+    unmasked = cost(temporal="active", gradient="all") / off - 1
+    print(f"spa, of {off / 1e12:.3f} TF: bypass +{bypass:.2%}, active +{active:.2%}")
+    assert 0.02 < bypass <= 0.055
+    assert bypass < active <= 0.08
+    # The weights of one frame's temporal layers: their gradients are what the mask saves.
+    assert active < unmasked

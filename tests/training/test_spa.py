@@ -1,0 +1,202 @@
+"""The spatial promotion loss: whom its gradient reaches, and that it changes nothing else."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from posetraj_jax import sharding, tree
+from posetraj_jax.models.networks import Networks, Parameters
+from posetraj_jax.training.loss import (
+    NoisedClips,
+    SpatialPromotion,
+    losses_and_gradient,
+    noise_clips,
+    still_losses,
+)
+from posetraj_jax.training.optimizer import keep_spatial, part_labels
+from tests.parity import quick_jit
+from tests.training.conftest import OPTIONS, WITH_CAMERA, make_batch, start
+
+KINDS = [
+    ("single_frame", "bypass"),
+    ("single_frame", "active"),
+    ("sliced", "active"),
+    ("sliced", "bypass"),
+]
+by_kind = pytest.mark.parametrize(("source", "temporal"), KINDS[:3])
+
+
+def promotion(**fields) -> SpatialPromotion:
+    return dataclasses.replace(OPTIONS.spa, **fields)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setting:
+    """Everything redrawn that starts at zero, and two noised clips with cameras.
+
+    Nothing in this file is compiled as a whole: the operations are compiled one by one, which all
+    gradients share, and no fusion rounds one of them differently.
+    """
+
+    networks: Networks
+    params: Any
+    complete: Callable[[Any], Parameters]
+    clips: NoisedClips
+
+    @functools.cached_property
+    def plain(self):
+        """Losses and gradient without stills."""
+        return self.gradient(promotion(weight=0.0))
+
+    def gradient(self, spa: SpatialPromotion, clips=None):
+        clips = self.clips if clips is None else clips
+        losses, grads = losses_and_gradient(
+            self.params, self.complete, clips, networks=self.networks, spa=spa
+        )
+        return losses, {path: np.asarray(leaf) for path, leaf in tree.flatten(grads).items()}
+
+    def still_gradient(self, spa: SpatialPromotion, stop_temporal: bool = False):
+        """Of L_SPA alone, unmasked; or with what is temporal held constant."""
+
+        def hold(leaf, part):
+            return jax.lax.stop_gradient(leaf) if part == "temporal" else leaf
+
+        def mean(params):
+            if stop_temporal:
+                params = jax.tree.map(hold, params, part_labels(params))
+            parameters = self.complete(params)
+            return still_losses(parameters, self.clips, self.networks, spa).mean()
+
+        return jax.grad(mean)(self.params)
+
+
+@pytest.fixture(scope="module")
+def setting(camera_networks):
+    mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
+    state, frozen, _ = start(camera_networks, mesh)
+    clips = noise_clips(
+        frozen,
+        make_batch(2),
+        jnp.array([0.3, 3.0]),
+        jax.random.split(jax.random.key(5), 2),
+        networks=camera_networks,
+        options=WITH_CAMERA,
+        drop=False,
+    )
+    complete = functools.partial(frozen.with_part, "controlnet")
+    with jax.default_matmul_precision("highest"):
+        yield Setting(camera_networks, state.params, complete, clips)
+
+
+def temporal_paths(params) -> set[str]:
+    return {path for path, part in tree.flatten(part_labels(params)).items() if part == "temporal"}
+
+
+def assert_close(got, wanted, tolerance):
+    largest = max(np.abs(leaf).max() for leaf in wanted.values())
+    for path, leaf in wanted.items():
+        assert np.abs(got[path] - leaf).max() <= tolerance * largest, path
+
+
+@by_kind
+def test_the_gradient_is_that_of_held_temporal_parameters(setting, source, temporal):
+    """Zero on every temporal leaf, not on any spatial one, and the sum is what it should be."""
+    spa = promotion(source=source, temporal=temporal)
+    (losses, total), (plain_losses, plain) = setting.gradient(spa), setting.plain
+    assert float(losses["loss"]) == float(plain_losses["loss"])
+    assert "loss_spa" not in plain_losses
+    held = tree.flatten(setting.still_gradient(spa, stop_temporal=True))
+    assert_close(total, {path: plain[path] + 0.5 * held[path] for path in plain}, 1e-6)
+
+    masked = tree.flatten(keep_spatial(setting.still_gradient(spa)))
+    temporal_leaves = temporal_paths(setting.params)
+    assert 0 < len(temporal_leaves) < len(masked)
+    for path, leaf in masked.items():
+        largest = float(np.abs(leaf).max())
+        assert largest == 0.0 if path in temporal_leaves else largest > 0.0, path
+
+
+def test_only_the_official_gradient_reaches_temporal_parameters(setting):
+    spa = promotion(source="sliced", temporal="active", gradient="all")
+    losses, total = setting.gradient(spa)
+    raw = tree.flatten(setting.still_gradient(spa))
+    plain = setting.plain[1]
+    assert_close(total, {path: plain[path] + 0.5 * raw[path] for path in plain}, 1e-6)
+    assert float(losses["loss_spa"]) > 0
+    assert all(np.abs(raw[path]).max() > 0 for path in temporal_paths(setting.params))
+
+
+@by_kind
+def test_the_gradient_of_two_clips_is_the_mean_of_each_ones(setting, source, temporal):
+    """Of batches [a, b], [a, a] and [b, b]: no clip takes anything from its neighbour."""
+    spa = promotion(source=source, temporal=temporal)
+    together, total = setting.gradient(spa)
+    twice = [
+        jax.tree.map(lambda leaf, i=i: jnp.stack([leaf[i], leaf[i]]), setting.clips) for i in (0, 1)
+    ]
+    apart = [setting.gradient(spa, clips) for clips in twice]
+    for name, value in together.items():
+        mean = (apart[0][0][name] + apart[1][0][name]) / 2
+        assert float(value) == pytest.approx(float(mean), rel=1e-5), name
+    assert_close(total, {path: (apart[0][1][path] + apart[1][1][path]) / 2 for path in total}, 1e-5)
+    assert float(apart[0][0]["loss_spa"]) != pytest.approx(float(apart[1][0]["loss_spa"]), rel=1e-2)
+
+
+@pytest.mark.parametrize(("source", "temporal"), [KINDS[0], KINDS[2]])
+def test_the_loss_of_two_clips_is_that_of_each_alone(setting, source, temporal):
+    spa = promotion(source=source, temporal=temporal, frames=2)
+
+    @quick_jit
+    def losses(clips):
+        parameters = setting.complete(setting.params)
+        return still_losses(parameters, clips, setting.networks, spa)
+
+    alone = [
+        float(losses(jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], setting.clips))[0])
+        for i in (0, 1)
+    ]
+    np.testing.assert_allclose(losses(setting.clips), alone, rtol=1e-5)
+
+
+def test_every_switch_does_something(setting):
+    found = [
+        float(setting.gradient(promotion(source=source, temporal=temporal))[0]["loss_spa"])
+        for source, temporal in KINDS
+    ]
+    gaps = [abs(a - b) for i, a in enumerate(found) for b in found[:i]]
+    assert min(gaps) > 1e-4 * max(found), found
+
+
+def test_a_still_network_reads_no_temporal_parameter(setting):
+    damaged = jax.tree.map(
+        lambda leaf, part: leaf * jnp.nan if part == "temporal" else leaf,
+        setting.params,
+        part_labels(setting.params),
+    )
+    losses = [
+        still_losses(setting.complete(params), setting.clips, setting.networks, promotion())
+        for params in (setting.params, damaged)
+    ]
+    np.testing.assert_array_equal(*losses)
+
+
+def test_every_network_has_both_parts_and_the_table_names_them(camera_networks):
+    labels = tree.flatten(part_labels(camera_networks.controlnet.abstract()))
+    spatial = (
+        r"spatial_res_block",
+        r"\.transformer_blocks\.",
+        r"^controlnet_(down|mid|cond)",
+        r"^(conv_in|time_embedding|add_embedding)\.",
+        r"\.(norm|proj_in|proj_out|downsamplers\.0\.conv)\.",
+    )
+    for path, part in labels.items():
+        is_temporal = re.search(r"temporal|time_mixer|time_pos_embed", path) is not None
+        assert part == ("temporal" if is_temporal else "spatial"), path
+        assert is_temporal or any(re.search(pattern, path) for pattern in spatial), path
