@@ -6,9 +6,10 @@ Own code and not ml_collections' flags, because a config must also load in a not
 mistake must end in one clear message.
 """
 
+import argparse
 import ast
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,28 @@ def load(spec: str, overrides: Mapping[str, str] | None = None) -> ConfigDict:
         _override(c, field, text)
     validate(c)
     return c
+
+
+def parse(
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Parses a command line with `--config FILE[:variants] [--config.field=value …]`.
+
+    Args:
+      parser: of the command's other arguments.
+
+    Returns:
+      The arguments, `config` among them, and the overrides for `load`.
+    """
+    parser.add_argument("--config", required=True, help="config file, then optionally :variants")
+    known, rest = parser.parse_known_args(arguments)
+    overrides = {}
+    while rest:
+        name, has_value, value = rest.pop(0).partition("=")
+        if not name.startswith("--config.") or not (has_value or rest):
+            parser.error(f"unknown or incomplete argument {name!r}")
+        overrides[name.removeprefix("--config.")] = value if has_value else rest.pop(0)
+    return known, overrides
 
 
 def name_of(spec: str) -> str:

@@ -39,15 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> tuple[str, Path | None, dict[str, str]]:
     """Splits `--config FILE[:variants] [--workdir DIR] [--config.field=value …]`."""
     parser = argparse.ArgumentParser(prog="python -m posetraj_jax.train", description=__doc__)
-    parser.add_argument("--config", required=True, help="config file, then optionally :variants")
     parser.add_argument("--workdir", type=Path, help="default: runs/<config>-<variants>")
-    known, rest = parser.parse_known_args(arguments)
-    overrides = {}
-    while rest:
-        name, has_value, value = rest.pop(0).partition("=")
-        if not name.startswith("--config.") or not (has_value or rest):
-            parser.error(f"unknown or incomplete argument {name!r}")
-        overrides[name.removeprefix("--config.")] = value if has_value else rest.pop(0)
+    known, overrides = config_file.parse(parser, arguments)
     return known.config, known.workdir, overrides
 
 
@@ -73,8 +66,9 @@ def run(c: ConfigDict, workdir: Path) -> int:
     step = partial(train_step, networks=networks, optimizer=optimizer, options=o.step)
     step = jax.jit(step, donate_argnums=0)
     watch = FixedClips(networks, mesh, watched, o.watch)
-    frozen_key, init_key, train_key = jax.random.split(jax.random.key(c.seed), 3)
-    frozen = initial.frozen_parameters(networks, mesh, c.weights, frozen_key)
+    keys = initial.root_keys(c.seed)
+    frozen = initial.frozen_parameters(networks, mesh, c.weights, keys.frozen)
+    frozen = initial.without_cached(frozen, o.data, o.model.dtype)
 
     workdirs.claim(workdir, flat)
     checkpoints = Checkpoints(workdir / runs.CHECKPOINTS, c.save.keep)
@@ -82,7 +76,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
         if saved:
             state = checkpoints.restore(abstract, batches)
         else:
-            start = (networks, frozen, origin, mesh, init_key, o.initial)
+            start = (networks, frozen, origin, mesh, keys.init, o.initial)
             state = begin(initial.initial_params(*start))
         frozen = weights.cast(initial.without_trained(frozen, o.initial), o.model.dtype)
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
@@ -95,7 +89,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
                     writer.write_image(step, f"sample/{made.clip_id}", made.sheet)
 
             actions = Actions(
-                step=lambda state, batch: step(state, frozen, put(batch, mesh), train_key),
+                step=lambda state, batch: step(state, frozen, put(batch, mesh), keys.train),
                 evaluate=lambda state: watch.evaluate(state.ema, frozen),
                 sample=sample,
                 save=lambda state: checkpoints.save(state, batches, flat),

@@ -7,7 +7,7 @@ from a position alone, and the hosts together see in each step what one host alo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import grain
@@ -15,12 +15,15 @@ import numpy as np
 from absl import flags
 from jaxtyping import Bool, Float, Float32, UInt8
 
+from posetraj_jax.data import latents
 from posetraj_jax.data.clip import Array
+from posetraj_jax.data.latents import EncoderOptions
+from posetraj_jax.data.lazy_clip import BOXED, CLEAN
 from posetraj_jax.data.sources import LazyClip, Source, Tracks, open_source
 from posetraj_jax.data.tracks import COLOURS, draw_maps
 from posetraj_jax.data.transforms import RESIZE_KINDS, resize_frames, window_start
 from posetraj_jax.errors import UserError, listed
-from posetraj_jax.structs import CAMERA_NUMBERS, Batch
+from posetraj_jax.structs import CAMERA_NUMBERS, Batch, Encoded
 
 SIZE_MULTIPLE = 64
 """Frame sizes must divide by 8 (VAE) times 8 (three halvings of the UNet)."""
@@ -65,8 +68,26 @@ class DataOptions:
     """Threads that decode ahead, in each process; 0 = decode when asked."""
     latents: str = ""
     """Folder of cached latents to read in place of target frames; empty = decode frames."""
+    encoders: EncoderOptions | None = None
+    """How cached latents must have been encoded; needed for these only."""
     max_clips: int = 0
     """Use only the first clips by name; 0 = all."""
+
+    @property
+    def target_kind(self) -> str:
+        """Which frames are the target: clean or boxed."""
+        return BOXED if self.draw_box else CLEAN
+
+    @property
+    def condition_kind(self) -> str:
+        """Which kind the frame to condition on is of."""
+        return BOXED if self.condition_on_box else CLEAN
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """All that latents depend on besides the pictures and the encoders' weights."""
+        names = ("height", "width", "resize", "box_thickness")
+        return {name: getattr(self, name) for name in names} | asdict(self.encoders)
 
 
 class Example(NamedTuple):
@@ -79,6 +100,8 @@ class Example(NamedTuple):
     """First frame of the window."""
     tracks_px: Float32[Array, "f p 2"]
     """The drawn points (x, y) in pixels of the resized frames; p = 0 for clips with drawn maps."""
+    shown_uint8: UInt8[Array, "f h w 3"] | None = None
+    """The target frames to look at, latents or not; of `eval_examples` only."""
 
 
 def train_batches(
@@ -138,7 +161,15 @@ def eval_examples(options: DataOptions, num_clips: int) -> list[Example]:
             got=f"{len(chosen)}",
             fix="ask for fewer clips, or make more data",
         )
-    return [load_example(source[index], options, start=0) for index in chosen[:num_clips]]
+    return [_shown(source[index], options) for index in chosen[:num_clips]]
+
+
+def _shown(clip: LazyClip, options: DataOptions) -> Example:
+    example = load_example(clip, options, start=0)
+    if example.batch.frames_uint8 is not None:
+        return example._replace(shown_uint8=example.batch.frames_uint8[0])
+    frames, _ = decode(clip, options, options.target_kind, 0, options.num_frames)
+    return example._replace(shown_uint8=frames)
 
 
 def stack(examples: Sequence[Example]) -> Batch:
@@ -156,40 +187,61 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 
 def load_example(clip: LazyClip, options: DataOptions, start: int) -> Example:
-    """Decodes, draws and resizes one window of a clip."""
-    size, count = (options.height, options.width), options.num_frames
-    if options.draw_box:
-        frames = clip.boxed_frames(start, count, options.box_thickness)
+    """Decodes, draws and resizes one window of a clip; with cached latents, only its first frame.
+
+    Raises:
+        UserError: for a damaged clip or latents that are not of this clip.
+    """
+    count, target, shown = options.num_frames, options.target_kind, options.condition_kind
+    frames = encoded = None
+    if options.latents:
+        first, stored_size = decode(clip, options, shown, start, 1)
+        encoded = _cached(clip.clip_id, options, start, first)
     else:
-        frames = clip.frames(start, count)
-    stored_size = (frames.shape[1], frames.shape[2])
-    frames = resize_frames(frames, *size, options.resize)
+        frames, stored_size = decode(clip, options, target, start, count)
+        same = target == shown
+        first = frames[:1] if same else decode(clip, options, shown, start, 1)[0]
     maps, tracks_px = _maps(clip, options, start, stored_size)
     camera_rt = clip.camera(start, count)
     batch = Batch(
-        frames_uint8=frames[None],
-        first_frame_uint8=_first_frame(clip, options, start, frames)[None],
+        frames_uint8=None if frames is None else frames[None],
+        first_frame_uint8=first,
         maps_uint8=maps[None],
         camera_rt=np.zeros((1, count, CAMERA_NUMBERS), np.float32)
         if camera_rt is None
         else camera_rt[None],
         camera_known=np.array([camera_rt is not None]),
         fps=np.array([clip.fps], np.float32),
+        encoded=encoded,
     )
     return Example(batch, clip.clip_id, start, tracks_px)
 
 
-def _first_frame(
-    clip: LazyClip, options: DataOptions, start: int, frames: UInt8[Array, "f h w 3"]
-) -> UInt8[Array, "h w 3"]:
-    """The frame to condition on; decoded apart only if it is unlike the first target frame."""
-    if options.condition_on_box == options.draw_box:
-        return frames[0]
-    if options.condition_on_box:
-        first = clip.boxed_frames(start, 1, options.box_thickness)
+def decode(
+    clip: LazyClip, options: DataOptions, kind: str, start: int, count: int
+) -> tuple[UInt8[Array, "f h w 3"], tuple[int, int]]:
+    """Resized frames of one kind, with the box if it is 'boxed'; and their stored (height, width).
+
+    Raises:
+        UserError: a picture that cannot be decoded, or no frames of this kind.
+    """
+    if kind == BOXED:
+        frames = clip.boxed_frames(start, count, options.box_thickness)
     else:
-        first = clip.frames(start, 1)
-    return resize_frames(first, options.height, options.width, options.resize)[0]
+        frames = clip.frames(start, count)
+    resized = resize_frames(frames, options.height, options.width, options.resize)
+    return resized, (frames.shape[1], frames.shape[2])
+
+
+def _cached(
+    clip_id: str, options: DataOptions, start: int, first: UInt8[Array, "1 h w 3"]
+) -> Encoded:
+    """What the encoders say of a window, with a batch axis of 1."""
+    target, kind = options.target_kind, options.condition_kind
+    frames = latents.read(options.latents, clip_id, target, start, options.num_frames)
+    shown = frames if kind == target else latents.read(options.latents, clip_id, kind, start, 1)
+    latents.require_same_picture(options.latents, clip_id, shown, first[0])
+    return Encoded(frames.mean[None], frames.logvar[None], shown.image_embed[:1])
 
 
 def _maps(
@@ -242,7 +294,21 @@ class _Loader(grain.transforms.RandomMap):
 
 
 def _open(options: DataOptions) -> tuple[Source, list[int]]:
-    """Opens the source and lists the numbers of the clips to use, in the order of their names."""
+    """As `open_clips`, with the cached latents of these clips checked too."""
+    source, chosen = open_clips(options)
+    if options.latents:
+        clips = {source.clip_ids[index]: source.num_frames[index] for index in chosen}
+        kinds = frozenset((options.target_kind, options.condition_kind))
+        latents.require_clips(options.latents, options.encoding, clips, kinds)
+    return source, chosen
+
+
+def open_clips(options: DataOptions) -> tuple[Source, list[int]]:
+    """Opens the source and lists the numbers of the clips to use, in the order of their names.
+
+    Raises:
+        UserError: for a source that cannot be read or has clips that are too short.
+    """
     source = open_source(options.path, options.num_frames)
     by_name = sorted(range(len(source)), key=lambda index: source.clip_ids[index])
     return source, by_name[: options.max_clips or None]

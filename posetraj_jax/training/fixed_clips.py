@@ -153,7 +153,7 @@ def write_comparison(
     folder: Path, example: Example, frames: UInt8[np.ndarray, "f h w 3"]
 ) -> Sampled:
     """Writes a GIF and a PNG: the target and the sample, the tracks drawn on both."""
-    pair = (np.asarray(example.batch.frames_uint8)[0], frames)
+    pair = (example.shown_uint8, frames)
     drawn = [video.draw_polylines(picture, example.tracks_px) for picture in pair]
     folder.mkdir(parents=True, exist_ok=True)
     gif = folder / f"{example.clip_id}.gif"

@@ -1,14 +1,17 @@
 """Where parameters come from before step 0: published weights, the UNet, an earlier stage."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from posetraj_jax import sharding, tree, weights
+from posetraj_jax import fingerprint, sharding, tree, weights
+from posetraj_jax.data import latents
+from posetraj_jax.data.pipeline import DataOptions
 from posetraj_jax.models.controlnet import init_from_unet
 from posetraj_jax.models.networks import Networks, Parameters
 from posetraj_jax.training.optimizer import split
@@ -20,29 +23,64 @@ NEW_IN_A_STAGE = r"^controlnet_cond_embedding\.(cc_projection|camera_embedding)\
 """Parameters that an earlier stage may lack; they start as their network says."""
 
 
-def frozen_parameters(networks: Networks, mesh: Mesh, folder: str, key: Array) -> Parameters:
+class Keys(NamedTuple):
+    """The roots of all random numbers of a run, by what they are for."""
+
+    frozen: Array
+    """Frozen networks that no folder holds."""
+    init: Array
+    """What trains, before step 0."""
+    train: Array
+    """Every step."""
+
+
+def root_keys(seed: int) -> Keys:
+    """The keys of a run with this seed."""
+    return Keys(*jax.random.split(jax.random.key(seed), 3))
+
+
+def frozen_parameters(
+    networks: Networks, mesh: Mesh, folder: str, key: Array, names: Sequence[str] = READY
+) -> Parameters:
     """The networks that come ready, sharded, in float32; no ControlNet.
 
     Args:
       folder: of converted weights; empty draws them at random, which only small variants may.
       key: of the random weights.
+      names: which of the ready networks; the others are left empty.
 
     Raises:
       UserError: weights are missing, or of other networks.
     """
-    nets = [getattr(networks, name) for name in READY]
+    nets = {name: getattr(networks, name) for name in names}
     if folder:
-        folders = [Path(folder).expanduser() / name for name in READY]
-        for component, network in zip(folders, nets, strict=True):
-            weights.require_config(component, network.config)
-        targets = [sharding.sharded(network.abstract(), mesh) for network in nets]
-        trees = dict(zip(READY, map(weights.load, folders, targets), strict=True))
+        folders = {name: Path(folder).expanduser() / name for name in names}
+        for name, network in nets.items():
+            weights.require_config(folders[name], network.config)
+        targets = {name: sharding.sharded(net.abstract(), mesh) for name, net in nets.items()}
+        trees = {name: weights.load(folders[name], targets[name]) for name in names}
     else:
-        keys = jax.random.split(key, len(nets))
+        keys = dict(zip(READY, jax.random.split(key, len(READY)), strict=True))
         # Not under jit: compiling a thousand small draws takes far longer than making them.
-        drawn = {name: net.init(k) for name, net, k in zip(READY, nets, keys, strict=True)}
+        drawn = {name: network.init(keys[name]) for name, network in nets.items()}
         trees = jax.device_put(drawn, sharding.parameter_shardings(drawn, mesh))
-    return Parameters(**trees, controlnet={})
+    return Parameters(**{name: trees.get(name, {}) for name in Parameters._fields})
+
+
+def without_cached(frozen: Parameters, data: DataOptions, dtype: Any) -> Parameters:
+    """What is still needed of the frozen networks if a run reads latents: not the image encoder.
+
+    Args:
+      dtype: that the encoders compute in.
+
+    Raises:
+      UserError: the latents come from other encoders.
+    """
+    if not data.latents:
+        return frozen
+    digest = fingerprint.of_encoders(frozen, dtype)
+    latents.require_settings(data.latents, latents.fingerprint(data.encoding, digest))
+    return frozen._replace(image_encoder={})
 
 
 def abstract_params(networks: Networks, options: InitialOptions) -> Any:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from posetraj_jax import config, data, published
 from posetraj_jax.conditioning import CameraOptions, ConditioningOptions
+from posetraj_jax.data.latents import EncoderOptions
 from posetraj_jax.data.pipeline import DataOptions
 from posetraj_jax.data.records import MAKE_DATA
 from posetraj_jax.diffusion.noise import NoiseOptions
@@ -58,10 +59,20 @@ def from_config(c: ConfigDict) -> TrainingOptions:
         **c.conditioning, image_statistics=image_statistics, camera=camera
     )
     noise, initial = NoiseOptions(**c.diffusion), _initial(c)
+    dtype = _compute_dtype(c.model.dtype)
     return TrainingOptions(
-        model=options_of(config.flatten(c), _compute_dtype(c.model.dtype)),
+        model=options_of(config.flatten(c), dtype),
         initial=initial,
-        data=DataOptions(**{**c.data, "path": _data_path(c)}, **_batching(c)),
+        data=DataOptions(
+            **{**c.data, **_data_paths(c)},
+            **_batching(c),
+            encoders=EncoderOptions(
+                clip_range=c.conditioning.clip_range,
+                image_mean=image_statistics.mean,
+                image_std=image_statistics.std,
+                dtype=dtype.name,
+            ),
+        ),
         step=StepOptions(
             trained=initial.trained,
             conditioning=conditioning,
@@ -153,8 +164,10 @@ def _sampling(
     )
 
 
-def _data_path(c: ConfigDict) -> str:
-    return str(SHIPPED.get(c.data.path) or Path(c.data.path).expanduser())
+def _data_paths(c: ConfigDict) -> dict[str, str]:
+    path = SHIPPED.get(c.data.path) or Path(c.data.path).expanduser()
+    latents = c.data.latents and str(Path(c.data.latents).expanduser())
+    return {"path": str(path), "latents": latents}
 
 
 def _batching(c: ConfigDict) -> dict[str, int]:
