@@ -4,12 +4,21 @@ PYTHON ?= python3
 VENV ?= .venv
 RENDER_VENV ?= .venv-render
 BIN := $(VENV)/bin
+TRAIN := $(BIN)/python -m posetraj_jax.train --config
+VARIANT ?= tiny
+RUNS ?= runs
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-full lint render-env clips clean
+.PHONY: demo stages test test-full lint render-env clips clean
 
 demo: $(VENV)/.core ## train tiny stage 1 on the shipped clips, sample GIFs, print where they are
 	$(BIN)/python -m posetraj_jax.train --config configs/stage1.py:tiny
+
+stages: $(VENV)/.core ## train tiny stages 1, 2 and 3, each from the one before; stop and rerun freely
+	$(TRAIN) configs/stage1.py:$(VARIANT) --workdir $(RUNS)/stage1-$(VARIANT)
+	$(TRAIN) configs/stage2.py:$(VARIANT) --workdir $(RUNS)/stage2-$(VARIANT) --config.init_from=$(RUNS)/stage1-$(VARIANT)
+	$(TRAIN) configs/stage3.py:$(VARIANT) --workdir $(RUNS)/stage3-$(VARIANT) --config.init_from=$(RUNS)/stage2-$(VARIANT)
+	$(BIN)/python -m posetraj_jax.stages $(foreach stage,1 2 3,$(RUNS)/stage$(stage)-$(VARIANT))
 
 test: $(VENV)/.dev lint ## everything that is proven in minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("posetraj_jax", "configs", "data_prep", "convert_weights", "benchmarks")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-ENTRY_POINTS = ("train",)
+ENTRY_POINTS = ("train", "stages")
 
 LEVELS = (
     # (module pattern, package modules it may import); the first matching row holds.

@@ -11,18 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posetraj_jax import sharding, tree
-from posetraj_jax.models.networks import Networks, Parameters
+from posetraj_jax import tree
+from posetraj_jax.models.controlnet import NARROW, ControlNet, ControlNetConfig
+from posetraj_jax.models.networks import ModelOptions, Networks, Parameters, build_networks
+from posetraj_jax.models.stages import MICRO
+from posetraj_jax.models.unet import UNet, UNetConfig
+from posetraj_jax.nn.build import build
+from posetraj_jax.structs import Conditioning
 from posetraj_jax.training.loss import (
     NoisedClips,
     SpatialPromotion,
     losses_and_gradient,
-    noise_clips,
     still_losses,
 )
 from posetraj_jax.training.optimizer import keep_spatial, part_labels
-from tests.parity import quick_jit
-from tests.training.conftest import OPTIONS, WITH_CAMERA, make_batch, start
+from tests.parity import draw, quick_jit, redrawn
+from tests.training.conftest import OPTIONS
 
 KINDS = [
     ("single_frame", "bypass"),
@@ -78,21 +82,36 @@ class Setting:
 
 
 @pytest.fixture(scope="module")
-def setting(camera_networks):
-    mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
-    state, frozen, _ = start(camera_networks, mesh)
-    clips = noise_clips(
-        frozen,
-        make_batch(2),
-        jnp.array([0.3, 3.0]),
-        jax.random.split(jax.random.key(5), 2),
-        networks=camera_networks,
-        options=WITH_CAMERA,
-        drop=False,
+def setting():
+    """One level of the UNet and of the ControlNet: all that mixes space and time, and the camera."""
+    narrow = MICRO | {"block_out_channels": (64,), "num_attention_heads": (1,)}
+    control = ControlNetConfig(
+        **narrow,
+        conditioning_embedding_out_channels=NARROW,
+        residual_multiplicity=(1, 1),
+        camera=True,
     )
+    unet, controlnet = build(UNet, UNetConfig(**narrow)), build(ControlNet, control)
+    networks = Networks(unet, controlnet, vae=None, image_encoder=None)
+    frozen = Parameters(redrawn(unet, seed=1), {}, None, None)
     complete = functools.partial(frozen.with_part, "controlnet")
     with jax.default_matmul_precision("highest"):
-        yield Setting(camera_networks, state.params, complete, clips)
+        yield Setting(networks, redrawn(controlnet, seed=2), complete, noised_clips())
+
+
+def noised_clips() -> NoisedClips:
+    cond = Conditioning(
+        image_embed=draw(3, 2, 64),
+        image_latents=draw(4, 2, 4, 8, 4),
+        maps_pixels=np.sign(draw(5, 2, 3, 32, 64, 3)),
+        time_ids=np.array([[4.0, 127.0, 0.02]] * 2, np.float32),
+        camera_rt=draw(6, 2, 3, 12),
+    )
+    order = np.array([[2, 0, 1], [1, 2, 0]], np.int32)
+    clips = NoisedClips(
+        draw(7, 2, 3, 4, 8, 4), draw(8, 2, 3, 4, 8, 4), np.array([0.3, 3.0]), cond, order
+    )
+    return jax.tree.map(jnp.asarray, clips)
 
 
 def temporal_paths(params) -> set[str]:
@@ -187,8 +206,9 @@ def test_a_still_network_reads_no_temporal_parameter(setting):
     np.testing.assert_array_equal(*losses)
 
 
-def test_every_network_has_both_parts_and_the_table_names_them(camera_networks):
-    labels = tree.flatten(part_labels(camera_networks.controlnet.abstract()))
+def test_the_table_names_all_that_is_temporal():
+    options = ModelOptions("svd", (1,) * 12, camera=True, camera_encoder="mlp")
+    labels = tree.flatten(part_labels(build_networks(options).controlnet.abstract()))
     spatial = (
         r"spatial_res_block",
         r"\.transformer_blocks\.",
