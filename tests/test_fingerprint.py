@@ -112,8 +112,9 @@ def test_what_encodes_counts_and_what_decodes_does_not():
 
     def with_one_more(name: str, path: str) -> str:
         flat = tree.flatten(getattr(parameters, name))
-        flat[path] = np.array(flat[path])
-        flat[path].flat[-1] += 1.0
+        leaf = np.array(flat[path])
+        leaf.flat[-1] += 1.0
+        flat[path] = jnp.asarray(leaf)
         changed = parameters._replace(**{name: tree.unflatten(flat)})
         return fingerprint.of_encoders(changed, jnp.float32)
 
