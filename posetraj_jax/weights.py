@@ -195,8 +195,8 @@ def unsharded(abstract: tree.Tree, dtype: Any = None) -> tree.Tree:
     )
 
 
-def cast(params: tree.Tree, dtype: Any) -> tree.Tree:
-    """Casts every leaf to a floating type."""
+def cast(params: Any, dtype: Any) -> Any:
+    """Casts every leaf of a tree, or of a tuple of trees, to a floating type."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(dtype)), params)
 
 
