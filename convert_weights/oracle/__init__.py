@@ -27,10 +27,15 @@ from convert_weights.oracle.published import (
     save_settings,
 )
 from convert_weights.oracle.states import load, redraw, round_parameters, state
+from convert_weights.oracle.training import Clip, Draws, Modules, Step, training_step
 
 __all__ = [
+    "Clip",
     "ControlNetOracle",
+    "Draws",
     "MapEmbeddingOracle",
+    "Modules",
+    "Step",
     "clip",
     "controlnet",
     "drawn",
@@ -51,6 +56,7 @@ __all__ = [
     "run_vae_encode",
     "save_settings",
     "state",
+    "training_step",
     "unet",
     "vae",
 ]
