@@ -19,7 +19,7 @@ from posetraj_jax.models.vae import VAE, VAEConfig
 from posetraj_jax.published import LARGEST, SHORT
 from posetraj_jax.structs import MAP_CHANNELS
 
-OURS = ("temporal_context", "residual_multiplicity", "camera", "camera_init")
+OURS = ("temporal_context", "residual_multiplicity", "camera", "camera_encoder", "camera_init")
 """Fields of our configurations that no published config has."""
 
 PIPELINE, INDEX = ("unet", "vae", "image_encoder"), "model_index.json"

@@ -1,9 +1,9 @@
 """Exports to PyTorch: `python -m convert_weights.flax_to_diffusers SRC DST --svd SVD_FOLDER`.
 
-SRC is the folder of a training run, whose ControlNet is exported, or a weights folder, or one
-component of it; DST becomes a folder that diffusers and the official code read. Our networks leave
-out tensors that cannot influence any output; PyTorch's classes want them, so they are taken from
-SVD_FOLDER, the published one. Numbers are stored in the type that SRC has.
+SRC is the folder of a training run, whose ControlNet or fine-tuned UNet is exported, or a weights
+folder, or one component of it; DST becomes a folder that diffusers and the official code read. Our
+networks leave out tensors that cannot influence any output; PyTorch's classes want them, so they
+are taken from SVD_FOLDER, the published one. Numbers are stored in the type that SRC has.
 
 A ControlNet's config.json tells in `residual_multiplicity` how often each residual is to be added:
 once, for one trained here with the defaults. The official UNet adds some of them four times;
@@ -45,13 +45,40 @@ WITH_INERT = ("unet", "controlnet")
 """Components that leave tensors out."""
 
 
+class Stored(NamedTuple):
+    """Where the parameters of a component of ours are."""
+
+    config: Any
+    folder: Path
+    item: str = weights.PARAMS
+    rest: Path | None = None
+    """The component that a run trained a part of; its other parameters are there."""
+
+    def types(self, abstract: tree.Tree) -> tree.Tree:
+        """The leaves as they are stored; float32, as what was trained, where there is a rest."""
+        if self.rest is None:
+            return weights.stored_types(self.folder, abstract, self.item)
+        weights.stored_types(self.rest, abstract)
+        weights.stored_types(self.folder, self._trained(abstract), self.item)
+        return abstract
+
+    def load(self, target: tree.Tree) -> tree.Tree:
+        """Reads all leaves, as `weights.load`."""
+        if self.rest is None:
+            return weights.load(self.folder, target, self.item)
+        trained = weights.load(self.folder, self._trained(target), self.item)
+        return tree.unflatten(tree.flatten(weights.load(self.rest, target)) | tree.flatten(trained))
+
+    def _trained(self, target: tree.Tree) -> tree.Tree:
+        names = weights.stored_paths(self.folder, self.item)
+        return tree.unflatten({p: x for p, x in tree.flatten(target).items() if p in names})
+
+
 class Exported(NamedTuple):
     """Parameters of ours that are known to fit their network."""
 
     name: str
-    config: Any
-    folder: Path
-    item: str
+    stored: Stored
     types: tree.Tree
     """As they are stored."""
     inert: Mapping[str, StoredTensor]
@@ -60,9 +87,9 @@ class Exported(NamedTuple):
 
     def state(self, on_read: Any) -> dict[str, np.ndarray]:
         """PyTorch's complete state dict; no more than one tensor is held twice."""
-        ours = tree.flatten(weights.load(self.folder, weights.unsharded(self.types), self.item))
+        ours = tree.flatten(self.stored.load(weights.unsharded(self.types)))
         dtype, key, state = next(iter(ours.values())).dtype, COMPONENTS[self.name].key, {}
-        scales = _scales(self.config, self.written)
+        scales = _scales(self.stored.config, self.written)
         for leaf_path in list(ours):
             leaf = ours.pop(leaf_path)
             name, array = mapping.to_torch_tensor(leaf_path, leaf, key)
@@ -90,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     exported = check(options)
     print_figures(export(options.src, options.dst, exported, options.svd, options.verify))
     for one in exported:
-        print(f"{options.dst / one.name}: from {one.folder} ({one.item})")
+        print(f"{options.dst / one.name}: from {one.stored.folder} ({one.stored.item})")
     return 0
 
 
@@ -119,7 +146,7 @@ def export(
             shutil.copyfile(svd / INDEX, made / INDEX)
         for one in exported if verified else ():
             written = open_component(made / one.name, one.name, DOWNLOAD)
-            figures |= verify.verify(written, one.folder, one.config, item=one.item)
+            figures |= verify.verify(written, one.stored.load, one.stored.config)
     return figures
 
 
@@ -139,29 +166,31 @@ def check(options: argparse.Namespace) -> list[Exported]:
             fix="give the folder of a run, or of converted weights",
         )
     names = list(found) if options.only is None else parse_names(options.only, list(found))
-    needed = [name for name in names if name in WITH_INERT]
-    _require_fitting_options(options, names, needed)
-    unet = open_component(options.svd / "unet", "unet", DOWNLOAD) if needed else None
+    _require_fitting_options(options, names, found)
+    needs_svd = any(name in WITH_INERT for name in names)
+    unet = open_component(options.svd / "unet", "unet", DOWNLOAD) if needs_svd else None
     exported = []
     for name in names:
-        config, folder, item = found[name]
-        abstract = build(COMPONENTS[name].module_cls, config).abstract()
-        types = weights.stored_types(folder, abstract, item)
+        stored = found[name]
+        _require_exportable(stored)
+        types = stored.types(build(COMPONENTS[name].module_cls, stored.config).abstract())
         inert = unet.inert(types, COMPONENTS[name].key) if name in WITH_INERT else {}
         is_scaled = name == "controlnet" and options.official_unet
-        written = _for_official_unet(config) if is_scaled else config
-        exported.append(Exported(name, config, folder, item, types, inert, written))
+        written = _for_official_unet(stored.config) if is_scaled else stored.config
+        exported.append(Exported(name, stored, types, inert, written))
     return exported
 
 
 def _require_fitting_options(
-    options: argparse.Namespace, names: Sequence[str], needed: Sequence[str]
+    options: argparse.Namespace, names: Sequence[str], found: Mapping[str, Stored]
 ) -> None:
-    problems = []
+    problems, needed = [], [name for name in names if name in WITH_INERT]
     if needed and options.svd is None:
         problems.append(f"--svd is missing: the {' and the '.join(needed)} cannot do without")
     if (options.raw or options.step is not None) and not runs.is_run(options.src):
         problems.append("--raw and --step choose from the checkpoints of a run; SRC is none")
+    if options.weights and not any(found[name].rest for name in names):
+        problems.append("--weights has the rest of a network of which a part was trained; none is")
     if options.official_unet and "controlnet" not in names:
         problems.append("--official_unet scales a ControlNet; none is exported")
     if problems:
@@ -179,6 +208,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", help="components, with commas between; default: all in SRC")
     parser.add_argument("--step", type=int, help="of a run's checkpoint; default: the newest")
     parser.add_argument(
+        "--weights", type=path, help="of a run that trained a part of the UNet; default: its own"
+    )
+    parser.add_argument(
         "--raw", action="store_true", help="a run's raw parameters, not their moving average"
     )
     parser.add_argument(
@@ -189,13 +221,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _find(options: argparse.Namespace) -> dict[str, tuple[Any, Path, str]]:
-    """Component → configuration, folder and tree."""
+def _find(options: argparse.Namespace) -> dict[str, Stored]:
+    """The components that SRC has."""
     src = options.src
     if runs.is_run(src):
         trained = runs.find(src, options.step)
         item = runs.RAW if options.raw else runs.AVERAGED
-        return {"controlnet": (trained.config, trained.folder, item)}
+        rest = None
+        if trained.record["trainable"] != "all":
+            rest = _frozen_part(options, trained)
+        return {trained.name: Stored(trained.config, trained.folder, item, rest)}
     folders = {name: src / name for name in COMPONENTS}
     if (src / weights.PARAMS).is_dir():
         given = json_file.read_object(src / weights.CONFIG, "convert the component again")
@@ -205,10 +240,33 @@ def _find(options: argparse.Namespace) -> dict[str, tuple[Any, Path, str]]:
             if component.identity.items() <= given.items()
         }
     return {
-        name: (weights.load_config(folder, COMPONENTS[name].config_cls), folder, weights.PARAMS)
+        name: Stored(weights.load_config(folder, COMPONENTS[name].config_cls), folder)
         for name, folder in folders.items()
         if (folder / weights.PARAMS).is_dir()
     }
+
+
+def _frozen_part(options: argparse.Namespace, trained: runs.Trained) -> Path:
+    """The converted component beside which a part of it was trained."""
+    folder = options.weights or trained.record["weights"]
+    if not folder:
+        raise UserError(
+            f"{options.src} has trained only the {trained.record['trainable']} parameters",
+            expected="the weights with the others",
+            got="a run that drew them at random",
+            fix="export a run that started from converted weights",
+        )
+    return Path(folder).expanduser() / trained.name
+
+
+def _require_exportable(stored: Stored) -> None:
+    if getattr(stored.config, "camera_encoder", "linear") != "linear":
+        raise UserError(
+            f"{stored.folder} has a camera encoder that PyTorch's code does not",
+            expected="camera.encoder = linear, as in the official code",
+            got=f"camera.encoder = {stored.config.camera_encoder}",
+            fix="keep it in our format; only linear camera branches can be exported",
+        )
 
 
 def _for_official_unet(config: ControlNetConfig) -> ControlNetConfig:

@@ -9,6 +9,7 @@ config.json says how often in `residual_multiplicity`, and our ControlNet multip
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,10 @@ def convert(source: Source, dst: Path, dtype: Any, verified: bool) -> dict[str, 
     with new_folder(dst, tree.num_bytes(source.leaves(dtype))) as partial:
         with progress(source.num_bytes) as bar:
             weights.save(source.leaves(dtype, on_read=bar.update), source.config, partial)
-        config = source.network.config
-        return verify.verify(source, partial, config, rounded_to=dtype) if verified else {}
+        if not verified:
+            return {}
+        load = functools.partial(weights.load, partial)
+        return verify.verify(source, load, source.network.config, rounded_to=dtype)
 
 
 def _official(given: Mapping[str, Any], tensors: Collection[str]) -> dict[str, Any]:

@@ -67,8 +67,8 @@ def convert(
                 weights.save(params, source.config, made / source.name)
                 copy_settings(src, made, source.name)
         for source in sources if verified else ():
-            config = source.network.config
-            figures |= verify.verify(source, made / source.name, config, rounded_to=dtype)
+            load, config = partial(weights.load, made / source.name), source.network.config
+            figures |= verify.verify(source, load, config, rounded_to=dtype)
     return figures
 
 

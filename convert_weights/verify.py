@@ -1,7 +1,6 @@
 """Proves a conversion: the PyTorch network and ours, on the same seeded input, in float32."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 
 from convert_weights.components import COMPONENTS, OURS
 from convert_weights.source import Source
-from posetraj_jax import weights
+from posetraj_jax import tree, weights
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.nn.build import Network, build
 from posetraj_jax.structs import CAMERA_NUMBERS, MAP_CHANNELS
@@ -39,17 +38,16 @@ def require_torch() -> None:
 
 def verify(
     source: Source,
-    folder: Path,
+    load: Callable[[tree.Tree], tree.Tree],
     config: Any,
     *,
-    item: str = weights.PARAMS,
     rounded_to: str | None = None,
 ) -> dict[str, float]:
     """The largest difference of each output, in units of its largest number.
 
     Args:
         source: The component in PyTorch's format.
-        folder: The component in ours: its tree `item` is read.
+        load: Reads the component in ours, given ShapeDtypeStructs.
         config: What our network is to be.
         rounded_to: Type to which PyTorch's parameters are rounded first, where ours were: what is
             compared is the conversion, not the rounding.
@@ -59,7 +57,7 @@ def verify(
     """
     network, inputs = build(COMPONENTS[source.name].module_cls, config), _draw(source.name, config)
     expected = _run_torch(source, rounded_to, inputs)  # one network is gone before the next
-    params = weights.load(folder, weights.unsharded(network.abstract(), jnp.float32), item)
+    params = load(weights.unsharded(network.abstract(), jnp.float32))
     got = _run_ours(source.name, network, params, inputs)
     errors = {
         name: max(map(_relative_error, zip(got[name], arrays, strict=True)))

@@ -13,6 +13,10 @@ CHECKPOINTS = "checkpoints"
 AVERAGED, RAW = "ema", "params"
 """The two trees of a checkpoint that hold what was trained."""
 
+READ_FIELDS = {"stage": int, "steps": int, "seed": int}
+READ_FIELDS |= dict.fromkeys(("weights", "init_from", "trainable"), str)
+"""Fields of a run's config that others read, besides those of its networks."""
+
 
 class Trained(NamedTuple):
     """What a run has trained; `weights.load(folder, target, AVERAGED)` reads it."""
@@ -73,13 +77,14 @@ def _read(record: Path) -> tuple[Mapping[str, Any], Networks]:
     content = json_file.read_object(record, fix)
     try:
         fields = dict(content["config"])
-        if not all(isinstance(fields[name], int) for name in ("stage", "steps", "seed")):
-            raise TypeError("stage, steps and seed are whole numbers")
+        for name, kind in READ_FIELDS.items():
+            if not isinstance(fields[name], kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
         return fields, build_networks(options_of(fields, "float32"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"cannot use {record}",
-            expected="the record that training writes, with the section `model` of the config",
+            expected="the record that training writes, with the whole config",
             got=f"{type(error).__name__}: {error}",
             fix=fix,
         ) from error

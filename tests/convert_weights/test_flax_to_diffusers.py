@@ -16,7 +16,8 @@ from transformers import CLIPVisionModelWithProjection
 
 from convert_weights import flax_to_diffusers, mapping, names, oracle, posetraj_to_flax, svd_to_flax
 from convert_weights.components import COMPONENTS, write_config
-from posetraj_jax import weights
+from posetraj_jax import config_file, weights
+from posetraj_jax.config import flatten
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.clip import CLIPVisionConfig
 from posetraj_jax.models.controlnet import ControlNet, ControlNetConfig
@@ -24,6 +25,7 @@ from posetraj_jax.models.unet import UNet, UNetConfig
 from posetraj_jax.models.vae import VAEConfig
 from posetraj_jax.nn.build import build
 from posetraj_jax.training.checkpoint import Checkpoints
+from posetraj_jax.training.optimizer import split
 from posetraj_jax.training.state import TrainState
 from tests.parity import SMALL, denoiser_inputs, draw, paired, quick_jit, relative_error
 from tests.published import write_published
@@ -175,16 +177,17 @@ def filled(shapes, value):
 def run(tmp_path_factory):
     """A run of the tiny variant with two checkpoints; raw parameters and average differ."""
     folder = tmp_path_factory.mktemp("runs") / "stage1-tiny"
-    config = ControlNetConfig.tiny(temporal_context="interleaved")
-    shapes = build(ControlNet, config).abstract()
-    fields = {"variant": "tiny", "residual_multiplicity": [1] * 8, "copy_add_embedding": True}
-    fields |= {"temporal_context": "interleaved", "remat": "none", "dtype": "auto"}
+    shapes = build(ControlNet, ControlNetConfig.tiny()).abstract()
+    return write_run(folder, "stage1:tiny", shapes, **{"model.temporal_context": "interleaved"})
+
+
+def write_run(folder, spec, shapes, unit=1.0, **fields):
+    record = {"config": flatten(config_file.load(spec, fields))}
     folder.mkdir()
-    record = {"config": {f"model.{name}": value for name, value in fields.items()} | {"seed": 0}}
     (folder / "config.json").write_text(json.dumps(record))
     with Checkpoints(folder / "checkpoints", keep=2) as checkpoints:
         for step in (5, 10):
-            params, ema = filled(shapes, step), filled(shapes, -step)
+            params, ema = filled(shapes, unit * step), filled(shapes, -unit * step)
             state = TrainState(jnp.int32(step), params, {"count": jnp.int32(step)}, ema)
             checkpoints.save(state, iter(grain.MapDataset.range(3).to_iter_dataset()), {})
     return folder
@@ -192,7 +195,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny_svd(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("published") / "svd"
+    folder = write_published(tmp_path_factory.mktemp("published") / "svd")
     oracle.redraw(oracle.unet(UNetConfig.tiny()), 0).save_pretrained(folder / "unet")
     return folder
 
@@ -213,6 +216,50 @@ def test_a_run_gives_its_average_or_its_raw_parameters(run, tiny_svd, tmp_path, 
     assert config["temporal_context"] == "interleaved"
     assert config["_class_name"] == "ControlNetSDVModel"
     assert len(config["up_block_types"]) == len(config["down_block_types"])
+
+
+@pytest.mark.parametrize("part", ["all", "temporal", "spatial"])
+def test_a_fine_tuned_unet_goes_back_to_diffusers(tiny_svd, tmp_path, part):
+    """What trained from the run, the rest from its weights, the inert leaves as published."""
+    svd_to_flax.main([str(tiny_svd), str(tmp_path / "w"), "--dtype", "bfloat16", "--only", "unet"])
+    unet = build(UNet, UNetConfig.tiny()).abstract()
+    fields = {"trainable": part, "weights": str(tmp_path / "w")}
+    run = write_run(tmp_path / "r", "svd_finetune:tiny", split(unet, part)[0], 1 / 64, **fields)
+    proof = ["--verify"] if part == "temporal" else []
+    export(run, tmp_path / "out", "--svd", tiny_svd, *proof)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["unet"]
+    source = load_file(tiny_svd / "unet" / FILE)
+    trained = set(mapping.to_torch(split(unet_of(tmp_path / "w"), part)[0], "unet"))
+    for name, array in load_file(tmp_path / "out" / "unet" / FILE).items():
+        if name in trained:
+            assert (array == -10 / 64).all(), name
+        elif names.inert_reason(name, "unet"):
+            np.testing.assert_array_equal(array, source[name])
+        else:
+            rounded = torch.from_numpy(source[name]).bfloat16().float().numpy()
+            np.testing.assert_array_equal(array, rounded, err_msg=name)
+    assert trained < set(source)
+    UNetSpatioTemporalConditionModel.from_pretrained(tmp_path / "out" / "unet")
+
+
+def unet_of(folder):
+    target = build(UNet, UNetConfig.tiny()).abstract()
+    return weights.load(folder / "unet", weights.unsharded(target, jnp.float32))
+
+
+def test_a_part_of_random_networks_cannot_be_exported(tiny_svd, tmp_path):
+    temporal, _ = split(build(UNet, UNetConfig.tiny()).abstract(), "temporal")
+    run = write_run(tmp_path / "r", "svd_finetune:tiny", temporal, trainable="temporal")
+    assert "drew them at random" in refused(tmp_path, run, "--svd", tiny_svd)
+    assert "no weights in" in refused(
+        tmp_path, run, "--svd", tiny_svd, "--weights", tmp_path / "nowhere"
+    )
+
+
+def test_only_linear_camera_branches_are_pytorchs(tiny_svd, tmp_path):
+    shapes = build(ControlNet, ControlNetConfig.tiny(camera=True, camera_encoder="mlp")).abstract()
+    run = write_run(tmp_path / "r", "stage3:tiny", shapes, **{"camera.encoder": "mlp"})
+    assert "camera.encoder = mlp" in refused(tmp_path, run, "--svd", tiny_svd)
 
 
 def test_stored_types_are_kept(svd, tmp_path):
@@ -266,6 +313,7 @@ def test_one_component_alone_may_be_given(ours, svd, tmp_path):
         (["ours", "--only", ""], "no such component"),
         (["nothing"], "has no parameters of ours"),
         (["ours", "--only", "vae", "--raw"], "SRC is none"),
+        (["run", "--svd", "tiny_svd", "--weights", "w"], "of which a part was trained; none is"),
         (["ours", "--only", "vae", "--official_unet"], "none is exported"),
         (["ours", "--svd", "nothing"], "no such folder"),
         (["ours", "--svd", "tiny_svd"], "is not the model these parameters come from"),

@@ -83,7 +83,7 @@ class Setting:
 
 @pytest.fixture(scope="module")
 def setting():
-    """One level of the UNet and of the ControlNet: all that mixes space and time, and the camera."""
+    """One level of UNet and ControlNet: all that mixes space and time, and the camera."""
     narrow = MICRO | {"block_out_channels": (64,), "num_attention_heads": (1,)}
     control = ControlNetConfig(
         **narrow,
