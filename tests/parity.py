@@ -48,7 +48,8 @@ def _compiled(network: Network, method: str | None):
 
 def quick_jit(function):
     """`jax.jit` for functions that run a few times on small inputs: compiles in half the time."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    return jax.jit(function, compiler_options=options)
 
 
 def pair(component: str, config, *, seed: int) -> Pair:
