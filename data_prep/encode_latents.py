@@ -47,8 +47,7 @@ BATCHES_IN_FLIGHT = 2
 """Batches that the devices work on while the next ones are decoded."""
 
 Encode = Callable[[UInt8[np.ndarray, "n h w 3"]], tuple[jax.Array, jax.Array, jax.Array]]
-"""Frames → mean, log-variance and image embedding of each; bfloat16, perhaps still in the making.
-"""
+"""Frames → mean, log-variance and image embedding of each, bfloat16."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -291,6 +291,20 @@ def test_a_strangers_id_names_no_file_elsewhere(tmp_path, clip_id):
         latents.clip_file(tmp_path, clip_id)
 
 
+def test_latents_beside_clips_are_no_clips(tmp_path):
+    write_dataset([make_clip(0)], tmp_path / "records")
+    official_clip(tmp_path / "official", "a_0_S")
+    vipseg_video(tmp_path / "videos", "video")
+    (version,) = (tmp_path / "records").glob("*/*")
+    for path in (tmp_path / "records", version, tmp_path / "official", tmp_path / "videos"):
+        before = open_source(path)
+        with latents.writing(path / "latents", WANTED):
+            pass
+        after = open_source(path)
+        assert after.clip_ids == before.clip_ids
+        assert len(after[0].frames(0, 2)) == 2
+
+
 def test_sources_say_which_frames_they_have(tmp_path):
     without = make_clip(1)
     without = without._replace(**{n: getattr(without, n)[:, :0] for n in OBJECT_FIELDS})
