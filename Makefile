@@ -15,9 +15,9 @@ demo: $(VENV)/.core ## train tiny stage 1 on the shipped clips, sample GIFs, pri
 	$(BIN)/python -m posetraj_jax.train --config configs/stage1.py:tiny
 
 stages: $(VENV)/.core ## train tiny stages 1, 2 and 3, each from the one before; stop and rerun freely
-	$(TRAIN) configs/stage1.py:$(VARIANT) --workdir $(RUNS)/stage1-$(VARIANT)
-	$(TRAIN) configs/stage2.py:$(VARIANT) --workdir $(RUNS)/stage2-$(VARIANT) --config.init_from=$(RUNS)/stage1-$(VARIANT)
-	$(TRAIN) configs/stage3.py:$(VARIANT) --workdir $(RUNS)/stage3-$(VARIANT) --config.init_from=$(RUNS)/stage2-$(VARIANT)
+	$(TRAIN) configs/stage1.py:$(VARIANT) --workdir $(RUNS)/stage1-$(VARIANT) $(FLAGS)
+	$(TRAIN) configs/stage2.py:$(VARIANT) --workdir $(RUNS)/stage2-$(VARIANT) --config.init_from=$(RUNS)/stage1-$(VARIANT) $(FLAGS)
+	$(TRAIN) configs/stage3.py:$(VARIANT) --workdir $(RUNS)/stage3-$(VARIANT) --config.init_from=$(RUNS)/stage2-$(VARIANT) $(FLAGS)
 	$(BIN)/python -m posetraj_jax.stages $(foreach stage,1 2 3,$(RUNS)/stage$(stage)-$(VARIANT))
 
 test: $(VENV)/.dev lint ## everything that is proven in minutes on two cores

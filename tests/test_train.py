@@ -16,17 +16,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from posetraj_jax import config_file, train, weights
+from posetraj_jax import config_file, stages, train, weights
 from posetraj_jax.data.records import write_dataset
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import ModelOptions, build_networks
 from tests.data.clips import make_clip
 from tests.published import write_published
+from tests.runs import write_run
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
-    "data.height": 64,
-    "data.width": 64,
     "log.every": 1,
     "eval.every": 3,
     "eval.clips": 2,
@@ -50,7 +49,7 @@ def environment(tmp_path_factory):
 
 def command(workdir: Path, **fields) -> list[str]:
     overrides = [f"--config.{name}={value}" for name, value in {**SMALL, **fields}.items()]
-    base = [sys.executable, "-m", "posetraj_jax.train", "--config", "configs/stage1.py:tiny"]
+    base = [sys.executable, "-m", "posetraj_jax.train", "--config", "configs/stage1.py:micro"]
     return [*base, "--workdir", str(workdir), *overrides]
 
 
@@ -133,6 +132,47 @@ def test_interrupted_equals_uninterrupted_bitwise(environment, tmp_path):
     assert "Traceback" not in changed.stderr
 
 
+def test_stage_3_goes_on_from_stage_2_with_cameras(environment, tmp_path):
+    """On the shipped videos: what is new is named, the camera is learnt, samples are shown."""
+    options = ModelOptions("micro", (1,) * 4)
+    shapes = build_networks(options).controlnet.abstract()
+    write_run(tmp_path / "stage2", "stage2:micro", shapes, unit=-1e-3, steps="10")
+    arguments = ["--config", "stage3:micro", "--workdir", str(tmp_path / "run")]
+    arguments += [f"--config.init_from={tmp_path / 'stage2'}", "--config.steps=4"]
+    done = subprocess.run(
+        [sys.executable, "-m", "posetraj_jax.train", *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    projection = "controlnet_cond_embedding.cc_projection"
+    assert f"newly initialised: {projection}.bias, {projection}.kernel" in done.stdout
+    kernel = final_state(tmp_path / "run", 4)["params"]["controlnet_cond_embedding"]
+    assert np.abs(kernel["cc_projection"]["kernel"][64:]).max() > 0
+    last = rows(tmp_path / "run")[-1]
+    bands = [name for name in last if name.startswith("eval/loss_sigma_")]
+    assert len(bands) == 2
+    assert last["eval/loss"] == pytest.approx(np.mean([last[name] for name in bands]), rel=1e-5)
+    assert last["train/loss_spa"] > 0
+    (sheet,) = (tmp_path / "run" / "samples" / "step_000004").glob("*.png")
+    events = b"".join(p.read_bytes() for p in (tmp_path / "run" / "tensorboard").iterdir())
+    assert f"sample/{sheet.stem}".encode() in events
+    # Nothing is left to do: told at once, without compiling anything.
+    again = ["--config", "stage3:micro", "--workdir", str(tmp_path / "run"), *arguments[4:]]
+    assert train.main(again) == 0
+
+    row = stages.read_row(tmp_path / "run")
+    assert (row.stage, row.origin, row.steps) == (3, "stage2", 4)
+    assert "initialised from" in stages.table([row])
+    with pytest.raises(UserError, match="no such checkpoint"):
+        stages.read_row(tmp_path / "nothing")
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="run its command again until it ends"):
+        stages.read_row(tmp_path / "run")
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
@@ -140,7 +180,7 @@ def clips(tmp_path_factory):
     return folder
 
 
-def run(tmp_path, spec="stage1:tiny", **fields):
+def run(tmp_path, spec="stage1:micro", **fields):
     """Trains in this process on all fake devices; good for what is refused before compiling."""
     fields = {"batch_size": 8, **SMALL, **fields}
     c = config_file.load(spec, {name: str(value) for name, value in fields.items()})
@@ -183,8 +223,8 @@ def test_a_workdir_below_a_file(tmp_path, clips):
 
 
 def test_weights_of_another_variant_are_named(tmp_path):
-    """The tiny UNet's tree with one kernel of another shape and one leaf missing."""
-    networks = build_networks(ModelOptions("tiny", (1,) * 8, "batch_major", True, "none"))
+    """The micro UNet's tree with one kernel of another shape and one leaf missing."""
+    networks = build_networks(ModelOptions("micro", (1,) * 4))
     params = jax.tree.map(lambda s: np.zeros(s.shape, np.float32), networks.unet.abstract())
     params["conv_in"]["kernel"] = np.zeros((3, 3, 8, 320), np.float32)
     del params["conv_out"]["bias"]

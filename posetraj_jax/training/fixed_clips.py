@@ -82,7 +82,7 @@ class FixedClips:
         edges = np.asarray(sigma_quantile(np.linspace(0.0, 1.0, counts[0] + 1), o.noise))
         for band, values in enumerate(losses[..., 0]):
             low, high = sorted(edges[band : band + 2])
-            means[f"eval/loss_sigma_{low:.2g}_to_{high:.2g}"] = values.mean()
+            means[f"eval/loss_sigma_{low:.3g}_to_{high:.3g}"] = values.mean()
         return {name: float(mean) for name, mean in means.items()}
 
     def _batches(self, sigma: Float[np.ndarray, "n"], keys: np.ndarray) -> Iterator[tuple]:
