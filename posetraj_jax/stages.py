@@ -51,7 +51,9 @@ def read_row(run: Path) -> Row:
       UserError: it has no checkpoint, or no evaluation at step 0 and at its last step.
     """
     trained = runs.find(run)
-    losses = {row["step"]: row["eval/loss"] for row in read_jsonl(run / JSONL) if "eval/loss" in row}
+    losses = {
+        row["step"]: row["eval/loss"] for row in read_jsonl(run / JSONL) if "eval/loss" in row
+    }
     if not {0, trained.step} <= losses.keys():
         raise UserError(
             f"the run {run} cannot be put into a table",
