@@ -244,6 +244,14 @@ def test_weights_of_another_variant_are_named(tmp_path):
         run(tmp_path, weights=folder)
 
 
+def test_a_camera_stage_without_any_camera_is_refused(tmp_path):
+    write_dataset([make_clip(i)._replace(camera_known=False) for i in range(8)], tmp_path / "clips")
+    fields = {"data.path": tmp_path / "clips", "data.track_kinds": "floor", "init_from": ""}
+    with pytest.raises(UserError, match="no camera is known"):
+        run(tmp_path, "stage3:micro", **fields)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("text", ["not json", '{"config": 3}', "\xff"])
 def test_a_damaged_record_of_the_run_is_named(tmp_path, text):
     (tmp_path / "run").mkdir()

@@ -202,7 +202,7 @@ def load_example(clip: LazyClip, options: DataOptions, start: int) -> Example:
         same = target == shown
         first = frames[:1] if same else decode(clip, options, shown, start, 1)[0]
     maps, tracks_px = _maps(clip, options, start, stored_size)
-    camera_rt = clip.camera(start, count)
+    camera_rt = _camera(clip, start, count)
     batch = Batch(
         frames_uint8=None if frames is None else frames[None],
         first_frame_uint8=first,
@@ -215,6 +215,23 @@ def load_example(clip: LazyClip, options: DataOptions, start: int) -> Example:
         encoded=encoded,
     )
     return Example(batch, clip.clip_id, start, tracks_px)
+
+
+def _camera(clip: LazyClip, start: int, count: int) -> Float32[Array, "f 12"] | None:
+    """The camera's numbers; zeros would mean that it is unknown, so nothing is mended silently."""
+    camera_rt = clip.camera(start, count)
+    if camera_rt is None:
+        return None
+    wrong = camera_rt.size - np.isfinite(camera_rt).sum()
+    if camera_rt.shape != (count, CAMERA_NUMBERS) or wrong:
+        raise UserError(
+            f"Clip {clip.clip_id} has a camera that cannot be used",
+            expected=f"{CAMERA_NUMBERS} finite numbers for each of frames {start} to "
+            f"{start + count - 1}",
+            got=f"shape {camera_rt.shape}, of which {wrong} numbers are not finite",
+            fix="estimate its camera again, or remove it: a clip without a camera is fine",
+        )
+    return camera_rt
 
 
 def decode(

@@ -8,9 +8,15 @@ import orbax.checkpoint as ocp
 import pytest
 from clips import make_clip, official_clip
 
-from posetraj_jax.data.pipeline import DataOptions, eval_examples, stack, train_batches
-from posetraj_jax.data.records import write_dataset
-from posetraj_jax.data.sources import open_source
+from posetraj_jax.data.pipeline import (
+    DataOptions,
+    eval_examples,
+    load_example,
+    stack,
+    train_batches,
+)
+from posetraj_jax.data.records import open_dataset, write_dataset
+from posetraj_jax.data.sources import RecordClip, open_source
 from posetraj_jax.data.tracks import draw_boxes, draw_maps
 from posetraj_jax.errors import UserError
 from posetraj_jax.structs import Batch
@@ -182,6 +188,22 @@ def test_maps_and_points_are_at_the_resized_size(options):
     expected = draw_maps(floor, (64, 128), (128, 192))
     np.testing.assert_array_equal(example.batch.maps_uint8[0], expected)
     assert not example.batch.maps_uint8[0, -1].any()
+
+
+@pytest.mark.parametrize("wrong", ["nan", "short", "inf"])
+def test_a_camera_that_cannot_be_used_is_named_and_never_zeroed(options, wrong):
+    class Clip(RecordClip):
+        def camera(self, start, count):
+            camera = np.ones((count, 12), np.float32)
+            camera[3, 4] = {"nan": np.nan, "inf": np.inf}.get(wrong, 1.0)
+            return camera[1:] if wrong == "short" else camera
+
+    clip = Clip(open_dataset(options.path)[0])
+    with pytest.raises(
+        UserError, match=r"Clip clip-00.* has a camera that cannot be used"
+    ) as caught:
+        load_example(clip, options, start=0)
+    assert ("(13, 12)" if wrong == "short" else "1 numbers are not finite") in caught.value.got
 
 
 def test_no_track_kinds_leave_the_maps_black(options):
