@@ -11,7 +11,14 @@ from absl import flags  # after the environment is set: this may import jax
 
 flags.FLAGS.mark_as_parsed()
 
-SLOWEST = ("tests/test_train.py", "tests/training/", "tests/test_generation.py")
+SLOWEST = (
+    "tests/test_train.py",
+    "tests/training/",
+    "tests/convert_weights/test_official_step.py",
+    "tests/convert_weights/test_flax_to_diffusers.py",
+    "tests/data_prep/test_encode_latents.py",
+    "tests/test_generation.py",
+)
 
 
 def pytest_collection_modifyitems(items):

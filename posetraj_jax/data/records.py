@@ -30,7 +30,7 @@ from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from posetraj_jax.data.clip import ARRAYS, Array, Clip, check_clip
+from posetraj_jax.data.clip import ARRAYS, LEGAL_ID, Array, Clip, check_clip
 from posetraj_jax.errors import UserError, listed
 
 __all__ = ["Clip", "ClipRecords", "check_clip", "find_datasets", "open_dataset", "write_dataset"]
@@ -244,6 +244,8 @@ class ClipRecords:
             raise _unreadable(self.folder, f"{type(error).__name__}: {error}") from error
         self.clip_ids: tuple[str, ...] = tuple(str(clip_id) for clip_id, _ in index)
         self.num_frames: tuple[int, ...] = tuple(int(count) for _, count in index)
+        if illegal := [name for name in self.clip_ids if not LEGAL_ID.fullmatch(name)]:
+            raise _unreadable(self.folder, f"clip ids such as {illegal[0]!r}")
         self._num_read = 0
         missing = [path for path in self._files if not Path(path).is_file()]
         if missing or len(index) != len(self._source):

@@ -236,3 +236,13 @@ def test_exchanged_shards_are_found(tmp_path):
     two.write_bytes(data)
     with pytest.raises(UserError, match="the record holds clip 'clip-001'"):
         open_dataset(tmp_path)[0]
+
+
+def test_an_id_that_is_a_path_is_refused(tmp_path):
+    """Files are named after clips: an id of a stranger's dataset must not point elsewhere."""
+    folder = write_dataset([make_clip()], tmp_path)
+    metadata = (folder / "metadata.json").read_text()
+    assert "clip-000" in metadata
+    (folder / "metadata.json").write_text(metadata.replace("clip-000", "../../elsewhere"))
+    with pytest.raises(UserError, match=r"\.\./\.\./elsewhere"):
+        open_dataset(tmp_path)

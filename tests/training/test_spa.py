@@ -24,7 +24,7 @@ from posetraj_jax.training.loss import (
     losses_and_gradient,
     still_losses,
 )
-from posetraj_jax.training.optimizer import keep_spatial, part_labels
+from posetraj_jax.training.optimizer import keep_spatial, make_optimizer, part_labels
 from tests.parity import draw, quick_jit, redrawn
 from tests.training.conftest import OPTIONS
 
@@ -140,6 +140,20 @@ def test_the_gradient_is_that_of_held_temporal_parameters(setting, source, tempo
     for path, leaf in masked.items():
         largest = float(np.abs(leaf).max())
         assert largest == 0.0 if path in temporal_leaves else largest > 0.0, path
+
+
+def test_with_and_without_stills_only_spatial_parameters_differ(setting):
+    """One step of the optimizer without clipping, which would couple them."""
+    optimizer = make_optimizer(dataclasses.replace(OPTIONS.optim, clip_norm=0.0))
+
+    def step(spa):
+        grads = tree.unflatten(setting.gradient(spa)[1])
+        updates, _ = optimizer.update(grads, optimizer.init(setting.params), setting.params)
+        return tree.flatten(updates)
+
+    without, with_stills = step(promotion(weight=0.0)), step(promotion(temporal="active"))
+    same = {path for path in without if np.array_equal(without[path], with_stills[path])}
+    assert same == temporal_paths(setting.params)
 
 
 def test_only_the_official_gradient_reaches_temporal_parameters(setting):
