@@ -13,15 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from posetraj_jax import config, config_file, flops, sharding
-from posetraj_jax.conditioning import CameraOptions, ConditioningOptions
-from posetraj_jax.diffusion.noise import NoiseOptions
 from posetraj_jax.models.networks import Networks, Parameters, build_networks, options_of
 from posetraj_jax.published import ImageStatistics
 from posetraj_jax.structs import Batch, Encoded
-from posetraj_jax.training.loss import SpatialPromotion
-from posetraj_jax.training.optimizer import OptimizerOptions, make_optimizer
+from posetraj_jax.training.optimizer import make_optimizer
+from posetraj_jax.training.options import step_options
 from posetraj_jax.training.state import plan
-from posetraj_jax.training.step import StepOptions, train_step
+from posetraj_jax.training.step import train_step
 
 ROWS = (
     # what, config, fields, whether latents come from the cache
@@ -54,46 +52,38 @@ def count(spec: str, fields: dict[str, str], cached: bool) -> int:
     """Model FLOPs of `train_step` of a config on one clip."""
     c = config_file.load(spec, {"optim.accumulate": "1", **fields})
     networks = build_networks(options_of(config.flatten(c), jnp.bfloat16))
-    camera = CameraOptions(c.camera.normalise, c.camera.drop) if c.camera.enabled else None
-    conditioning = ConditioningOptions(
-        **c.conditioning, image_statistics=ImageStatistics(), camera=camera
-    )
-    optim = OptimizerOptions(**c.optim)
-    options = StepOptions(
-        trained="controlnet",
-        conditioning=conditioning,
-        noise=NoiseOptions(**c.diffusion),
-        spa=SpatialPromotion(**c.spa),
-        optim=optim,
-    )
-    optimizer, mesh = make_optimizer(optim), sharding.make_mesh(1, 1, jax.devices()[:1])
+    options = step_options(c, ImageStatistics())
+    optimizer, mesh = make_optimizer(options.optim), sharding.make_mesh(1, 1, jax.devices()[:1])
     _, state = plan(networks.controlnet.abstract(), optimizer, mesh)
     step = partial(train_step, networks=networks, optimizer=optimizer, options=options)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return flops.count(step, state, _frozen(networks), _batch(c, cached), key)
+    key = jax.evalshape(lambda: jax.random.key(0))
+    return flops.count(step, state, abstract_frozen(networks), abstract_batch(c, cached), key)
 
 
-def _shape(*sizes: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
+def shape(*sizes: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
+    """An array that takes no memory."""
     return jax.ShapeDtypeStruct(sizes, dtype)
 
 
-def _frozen(networks: Networks) -> Parameters:
+def abstract_frozen(networks: Networks) -> Parameters:
+    """The frozen networks, in bfloat16."""
     trees = {name: net.abstract() for name, net in networks._asdict().items()}
-    half = jax.tree.map(lambda leaf: _shape(*leaf.shape, dtype=jnp.bfloat16), trees)
+    half = jax.tree.map(lambda leaf: shape(*leaf.shape, dtype=jnp.bfloat16), trees)
     return Parameters(**half | {"controlnet": {}})
 
 
-def _batch(c: Any, cached: bool) -> Batch:
-    f, h, w = c.data.num_frames, c.data.height, c.data.width
-    frames, moments = _shape(1, f, h, w, 3, dtype=np.uint8), _shape(1, f, h // 8, w // 8, 4)
+def abstract_batch(c: Any, cached: bool = False, clips: int = 1) -> Batch:
+    """What a config's pipeline would give."""
+    b, f, h, w = clips, c.data.num_frames, c.data.height, c.data.width
+    frames, moments = shape(b, f, h, w, 3, dtype=np.uint8), shape(b, f, h // 8, w // 8, 4)
     return Batch(
         frames_uint8=None if cached else frames,
-        first_frame_uint8=_shape(1, h, w, 3, dtype=np.uint8),
+        first_frame_uint8=shape(b, h, w, 3, dtype=np.uint8),
         maps_uint8=frames,
-        camera_rt=_shape(1, f, 12),
-        camera_known=_shape(1, dtype=bool),
-        fps=_shape(1),
-        encoded=Encoded(moments, moments, _shape(1, 1024)) if cached else None,
+        camera_rt=shape(b, f, 12),
+        camera_known=shape(b, dtype=bool),
+        fps=shape(b),
+        encoded=Encoded(moments, moments, shape(b, 1024)) if cached else None,
     )
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from posetraj_jax import config, data, published
+from posetraj_jax import config, data, published, runs
 from posetraj_jax.conditioning import CameraOptions, ConditioningOptions
 from posetraj_jax.data.latents import EncoderOptions
 from posetraj_jax.data.pipeline import DataOptions
@@ -54,15 +54,10 @@ def from_config(c: ConfigDict) -> TrainingOptions:
     _require_inputs(c)
     _require_one_process()
     sigmas, image_statistics = _published(c)
-    camera = CameraOptions(c.camera.normalise, c.camera.drop) if c.camera.enabled else None
-    conditioning = ConditioningOptions(
-        **c.conditioning, image_statistics=image_statistics, camera=camera
-    )
-    noise, initial = NoiseOptions(**c.diffusion), _initial(c)
-    dtype = _compute_dtype(c.model.dtype)
+    step, dtype = step_options(c, image_statistics), _compute_dtype(c.model.dtype)
     return TrainingOptions(
         model=options_of(config.flatten(c), dtype),
-        initial=initial,
+        initial=_initial(c),
         data=DataOptions(
             **{**c.data, **_data_paths(c)},
             **_batching(c),
@@ -73,23 +68,17 @@ def from_config(c: ConfigDict) -> TrainingOptions:
                 dtype=dtype.name,
             ),
         ),
-        step=StepOptions(
-            trained=initial.trained,
-            conditioning=conditioning,
-            noise=noise,
-            spa=SpatialPromotion(**c.spa),
-            optim=OptimizerOptions(**c.optim),
-        ),
+        step=step,
         watch=WatchOptions(
-            trained=initial.trained,
+            trained=step.trained,
             eval_clips=c.eval.clips,
             noise_levels=c.eval.noise_levels,
             sample_clips=c.sample.clips,
             batch_size=c.batch_size,
             seed=c.eval.seed,
-            conditioning=conditioning,
-            noise=noise,
-            sampling=_sampling(c, conditioning, sigmas),
+            conditioning=step.conditioning,
+            noise=step.noise,
+            sampling=_sampling(c, step.conditioning, sigmas),
         ),
         schedule=Schedule(
             steps=c.steps,
@@ -98,6 +87,20 @@ def from_config(c: ConfigDict) -> TrainingOptions:
             sample=c.sample.every,
             save=c.save.every,
         ),
+    )
+
+
+def step_options(c: ConfigDict, image_statistics: ImageStatistics) -> StepOptions:
+    """What the compiled step of a validated config depends on; nothing is read."""
+    camera = CameraOptions(c.camera.normalise, c.camera.drop) if c.camera.enabled else None
+    return StepOptions(
+        trained=runs.trained_network(c.stage),
+        conditioning=ConditioningOptions(
+            **c.conditioning, image_statistics=image_statistics, camera=camera
+        ),
+        noise=NoiseOptions(**c.diffusion),
+        spa=SpatialPromotion(**c.spa),
+        optim=OptimizerOptions(**c.optim),
     )
 
 

@@ -8,47 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.step_flops import abstract_batch, abstract_frozen, shape
 from posetraj_jax import config, config_file, flops, generation, sharding, tree
-from posetraj_jax.conditioning import CameraOptions, ConditioningOptions
-from posetraj_jax.diffusion.noise import NoiseOptions
 from posetraj_jax.generation import SamplingOptions
-from posetraj_jax.models.networks import Parameters, build_networks, options_of
+from posetraj_jax.models.networks import build_networks, options_of
 from posetraj_jax.published import ImageStatistics
-from posetraj_jax.structs import Batch, Conditioning
+from posetraj_jax.structs import Conditioning
 from posetraj_jax.training import initial
 from posetraj_jax.training.loss import NoisedClips, SpatialPromotion, losses_and_gradient
-from posetraj_jax.training.optimizer import OptimizerOptions, make_optimizer
+from posetraj_jax.training.optimizer import make_optimizer
+from posetraj_jax.training.options import step_options
 from posetraj_jax.training.state import plan
-from posetraj_jax.training.step import StepOptions, train_step
+from posetraj_jax.training.step import train_step
 from tests.training.conftest import INITIAL
 
 KEY = jax.eval_shape(lambda: jax.random.key(0))
 LATENTS = (1, 14, 40, 72, 4)
-
-
-def shape(*sizes, dtype=np.float32):
-    return jax.ShapeDtypeStruct(sizes, dtype)
-
-
-def in_bfloat16(abstract):
-    return jax.tree.map(lambda leaf: shape(*leaf.shape, dtype=jnp.bfloat16), abstract)
-
-
-def abstract_frozen(networks) -> Parameters:
-    ready = {name: in_bfloat16(getattr(networks, name).abstract()) for name in initial.READY}
-    return Parameters(**ready, controlnet={})
-
-
-def abstract_batch(clips: int, c) -> Batch:
-    size = (c.data.num_frames, c.data.height, c.data.width, 3)
-    return Batch(
-        frames_uint8=shape(clips, *size, dtype=np.uint8),
-        first_frame_uint8=shape(clips, *size[1:], dtype=np.uint8),
-        maps_uint8=shape(clips, *size, dtype=np.uint8),
-        camera_rt=shape(clips, size[0], 12),
-        camera_known=shape(clips, dtype=bool),
-        fps=shape(clips),
-    )
 
 
 def networks_of(c):
@@ -58,34 +33,22 @@ def networks_of(c):
 def test_stage_3_traces_at_full_size():
     """Camera, stills and all: one step, and the sampler."""
     c = config_file.load("stage3")
-    networks, optim = networks_of(c), OptimizerOptions(**c.optim)
-    conditioning = ConditioningOptions(
-        **c.conditioning,
-        image_statistics=ImageStatistics(),
-        camera=CameraOptions(c.camera.normalise, c.camera.drop),
-    )
-    optimizer, mesh = make_optimizer(optim), sharding.make_mesh(2, 4)
+    networks, options = networks_of(c), step_options(c, ImageStatistics())
+    optimizer, mesh = make_optimizer(options.optim), sharding.make_mesh(2, 4)
     _, state = plan(initial.abstract_params(networks, INITIAL), optimizer, mesh)
-    options = StepOptions(
-        trained="controlnet",
-        conditioning=conditioning,
-        noise=NoiseOptions(**c.diffusion),
-        spa=SpatialPromotion(**c.spa),
-        optim=optim,
-    )
     step = partial(train_step, networks=networks, optimizer=optimizer, options=options)
     frozen = abstract_frozen(networks)
 
-    after, metrics = jax.eval_shape(step, state, frozen, abstract_batch(2, c), KEY)
+    after, metrics = jax.eval_shape(step, state, frozen, abstract_batch(c, clips=2), KEY)
     assert not tree.differences(state.params, after.params)
     assert not tree.differences(state.ema, after.ema)
     assert metrics["loss_spa"].shape == ()
     assert tree.num_params(state.params) == 682_090_401 - 23_697_920
 
-    sampling = SamplingOptions(25, 1.0, 3.0, 0.002, 700.0, conditioning)
+    sampling = SamplingOptions(25, 1.0, 3.0, 0.002, 700.0, options.conditioning)
     program = generation.make_program(networks, sampling)
     parameters = frozen.with_part("controlnet", state.params)
-    start = jax.eval_shape(program.begin, parameters, abstract_batch(1, c), KEY)
+    start = jax.eval_shape(program.begin, parameters, abstract_batch(c), KEY)
     assert start.latents.shape == LATENTS
     assert start.cond.image_embed.shape == (2, 1024)
     assert start.cond.camera_rt.shape == (2, 14, 12)
