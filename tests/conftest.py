@@ -2,9 +2,15 @@
 
 import os
 
+from tests import quick
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        quick.XLA_FLAGS,
+    ]
 )
 
 from absl import flags  # after the environment is set: this may import jax

@@ -43,13 +43,7 @@ class Pair(NamedTuple):
 
 @functools.cache
 def _compiled(network: Network, method: str | None):
-    return quick_jit(functools.partial(network.apply, method=method))
-
-
-def quick_jit(function):
-    """`jax.jit` for functions that run a few times on small inputs: compiles in half the time."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    return jax.jit(function, compiler_options=options)
+    return jax.jit(functools.partial(network.apply, method=method))
 
 
 def pair(component: str, config, *, seed: int) -> Pair:

@@ -1,6 +1,7 @@
 """Configs: complete, locked, overridable from the command line, and wrong ones named."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +72,17 @@ def test_official_flips_every_documented_switch():
         "optim.clip_norm",
         "optim.ema_decay",
     }
+
+
+def test_the_readme_lists_every_switch():
+    """Of all stages, in the table of deviations."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    table = readme[readme.index("## Deviations") :]
+    for name in STAGES:
+        ours, theirs = (config.flatten(config_file.load(s)) for s in (name, f"{name}:official"))
+        flipped = {field for field in ours if ours[field] != theirs[field]}
+        rows = {field for field in flipped if f"\n| `{field}` |" in table}
+        assert flipped - rows == {"official", "init_from"} & flipped
 
 
 def test_official_multiplicities_are_those_of_the_networks():

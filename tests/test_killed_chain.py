@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from posetraj_jax import runs
+from tests import quick
 
 ROOT = Path(__file__).parents[1]
 KILLS, SEED = 20, 0
@@ -28,7 +29,7 @@ def make_stages(tmp_path_factory):
     (folder / ".core").touch()  # this very Python is the environment: nothing is to be installed
     environment = {
         **os.environ,
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": quick.XLA_FLAGS,
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

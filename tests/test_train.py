@@ -20,6 +20,7 @@ from posetraj_jax import config_file, stages, train, weights
 from posetraj_jax.data.records import write_dataset
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import ModelOptions, build_networks
+from tests import quick
 from tests.data.clips import make_clip
 from tests.published import write_published
 from tests.runs import write_run
@@ -41,15 +42,24 @@ def environment(tmp_path_factory):
     cache = tmp_path_factory.mktemp("compiled")
     return {
         **os.environ,
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": quick.XLA_FLAGS,
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
     }
 
 
+@pytest.fixture(scope="module")
+def stage2(tmp_path_factory):
+    """A finished run of stage 2, for stage 3 to start from."""
+    shapes = build_networks(ModelOptions("micro", (1,) * 4)).controlnet.abstract()
+    folder = tmp_path_factory.mktemp("runs") / "stage2"
+    return write_run(folder, "stage2:micro", shapes, unit=-1e-3, steps="10")
+
+
 def command(workdir: Path, **fields) -> list[str]:
+    """Stage 3, which has all that the others have, on the shipped videos."""
     overrides = [f"--config.{name}={value}" for name, value in {**SMALL, **fields}.items()]
-    base = [sys.executable, "-m", "posetraj_jax.train", "--config", "configs/stage1.py:micro"]
+    base = [sys.executable, "-m", "posetraj_jax.train", "--config", "configs/stage3.py:micro"]
     return [*base, "--workdir", str(workdir), *overrides]
 
 
@@ -89,14 +99,14 @@ def final_state(workdir: Path, step: int):
         }
 
 
-def test_interrupted_equals_uninterrupted_bitwise(environment, tmp_path):
-    """8 steps = 2 steps + resume + SIGTERM + resume: numbers, data order and metrics."""
-    printed = finish(tmp_path / "straight", environment, steps=8)
-    finish(tmp_path / "parts", environment, steps=2)
-    stop_after(tmp_path / "parts", environment, step=3, steps=8)
+def test_interrupted_equals_uninterrupted_bitwise(environment, stage2, tmp_path):
+    """8 steps = some steps + SIGTERM + resume: numbers, data order and metrics."""
+    start = {"init_from": stage2}
+    printed = finish(tmp_path / "straight", environment, steps=8, **start)
+    stop_after(tmp_path / "parts", environment, step=3, steps=8, **start)
     stopped_at = max(int(p.name) for p in (tmp_path / "parts/checkpoints").iterdir())
     assert 3 <= stopped_at < 8
-    finish(tmp_path / "parts", environment, steps=8)
+    finish(tmp_path / "parts", environment, steps=8, **start)
 
     straight, parts = (final_state(tmp_path / name, 8) for name in ("straight", "parts"))
     jax.tree.map(np.testing.assert_array_equal, straight, parts)
@@ -117,11 +127,13 @@ def test_interrupted_equals_uninterrupted_bitwise(environment, tmp_path):
         assert name in printed
     assert list((tmp_path / "straight").glob("samples/step_000008/*.gif"))
 
+    _assert_stage_3(tmp_path / "straight", printed)
+
     # A finished run that is run again has nothing to do and says where everything is.
-    assert "finished at step 8" in finish(tmp_path / "straight", environment, steps=8)
+    assert "finished at step 8" in finish(tmp_path / "straight", environment, steps=8, **start)
     # Anything else than schedules and meshes may not change.
     changed = subprocess.run(
-        command(tmp_path / "straight", steps=8, seed=5),
+        command(tmp_path / "straight", steps=8, seed=5, **start),
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -132,45 +144,31 @@ def test_interrupted_equals_uninterrupted_bitwise(environment, tmp_path):
     assert "Traceback" not in changed.stderr
 
 
-def test_stage_3_goes_on_from_stage_2_with_cameras(environment, tmp_path):
-    """On the shipped videos: what is new is named, the camera is learnt, samples are shown."""
-    options = ModelOptions("micro", (1,) * 4)
-    shapes = build_networks(options).controlnet.abstract()
-    write_run(tmp_path / "stage2", "stage2:micro", shapes, unit=-1e-3, steps="10")
-    arguments = ["--config", "stage3:micro", "--workdir", str(tmp_path / "run")]
-    arguments += [f"--config.init_from={tmp_path / 'stage2'}", "--config.steps=4"]
-    done = subprocess.run(
-        [sys.executable, "-m", "posetraj_jax.train", *arguments],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def _assert_stage_3(run: Path, printed: str) -> None:
+    """What is new is named, the camera is learnt, bands and samples are shown, and the table."""
     projection = "controlnet_cond_embedding.cc_projection"
-    assert f"newly initialised: {projection}.bias, {projection}.kernel" in done.stdout
-    kernel = final_state(tmp_path / "run", 4)["params"]["controlnet_cond_embedding"]
-    assert np.abs(kernel["cc_projection"]["kernel"][64:]).max() > 0
-    last = rows(tmp_path / "run")[-1]
+    assert f"newly initialised: {projection}.bias, {projection}.kernel" in printed
+    branch = final_state(run, 8)["params"]["controlnet_cond_embedding"]["cc_projection"]
+    assert np.abs(branch["kernel"][64:]).max() > 0
+    last = rows(run)[-1]
     bands = [name for name in last if name.startswith("eval/loss_sigma_")]
     assert len(bands) == 2
     assert last["eval/loss"] == pytest.approx(np.mean([last[name] for name in bands]), rel=1e-5)
     assert last["train/loss_spa"] > 0
-    (sheet,) = (tmp_path / "run" / "samples" / "step_000004").glob("*.png")
-    events = b"".join(p.read_bytes() for p in (tmp_path / "run" / "tensorboard").iterdir())
+    (sheet,) = (run / "samples" / "step_000008").glob("*.png")
+    events = b"".join(path.read_bytes() for path in (run / "tensorboard").iterdir())
     assert f"sample/{sheet.stem}".encode() in events
-    # Nothing is left to do: told at once, without compiling anything.
-    again = ["--config", "stage3:micro", "--workdir", str(tmp_path / "run"), *arguments[4:]]
-    assert train.main(again) == 0
+    row = stages.read_row(run)
+    assert (row.stage, row.origin, row.steps) == (3, "stage2", 8)
+    assert row.cells[:4] == ("3", "straight", "stage2", "8")
+    assert stages.table([row]).splitlines()[0].startswith("stage  run")
 
-    row = stages.read_row(tmp_path / "run")
-    assert (row.stage, row.origin, row.steps) == (3, "stage2", 4)
-    assert "initialised from" in stages.table([row])
+
+def test_runs_without_evaluations_make_no_table(stage2, tmp_path):
     with pytest.raises(UserError, match="no such checkpoint"):
         stages.read_row(tmp_path / "nothing")
-    (tmp_path / "run" / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="run its command again until it ends"):
-        stages.read_row(tmp_path / "run")
+        stages.read_row(stage2)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from posetraj_jax.models.unet import UNet, UNetConfig
 from posetraj_jax.models.vae import VAEConfig
 from posetraj_jax.nn.build import build
 from posetraj_jax.training.optimizer import split
-from tests.parity import SMALL, denoiser_inputs, draw, paired, quick_jit, relative_error
+from tests.parity import SMALL, denoiser_inputs, draw, paired, relative_error
 from tests.published import write_published
 from tests.runs import write_run
 
@@ -147,7 +147,7 @@ def run_ours(config, controlnet_folder, unet_folder, inputs, maps, camera):
         return unet.apply(unet_params, *inputs, controlnet.apply(params, *inputs, features))
 
     with jax.default_matmul_precision("highest"):
-        return np.asarray(quick_jit(call)(params, unet_params, inputs, maps, camera))
+        return np.asarray(jax.jit(call)(params, unet_params, inputs, maps, camera))
 
 
 def test_scaled_for_the_official_unet_its_sums_are_ours(svd, ours, tmp_path):

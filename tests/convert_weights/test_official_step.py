@@ -26,7 +26,7 @@ from posetraj_jax.training.loss import (
 )
 from posetraj_jax.training.options import from_config
 from posetraj_jax.training.step import StepOptions
-from tests.parity import paired, quick_jit
+from tests.parity import paired
 
 LOSSES = ("loss", "loss_spa")
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
@@ -104,7 +104,7 @@ def batch() -> Batch:
 def keys_and_noise() -> tuple[Any, Any]:
     """Of many steps, to choose from."""
     keys = jax.random.split(jax.random.key(0), 256)
-    draw = quick_jit(functools.partial(draw_clip_noise, latent_channels=4))
+    draw = jax.jit(functools.partial(draw_clip_noise, latent_channels=4))
     return keys, jax.tree.map(np.asarray, draw(keys, batch()))
 
 
@@ -173,7 +173,7 @@ def our_losses(case: Case, **overrides: str) -> dict[str, float]:
 
 @functools.cache
 def compiled_noise(networks: Networks, options: ConditioningOptions) -> Any:
-    return quick_jit(functools.partial(noise_clips, networks=networks, options=options, drop=True))
+    return jax.jit(functools.partial(noise_clips, networks=networks, options=options, drop=True))
 
 
 @functools.cache
@@ -182,7 +182,7 @@ def compiled_step(networks: Networks, spa: SpatialPromotion) -> Any:
         complete = functools.partial(frozen.with_part, "controlnet")
         return losses_and_gradient(controlnet, complete, clips, networks=networks, spa=spa)
 
-    return quick_jit(run)
+    return jax.jit(run)
 
 
 def errors_of(losses: dict[str, float], gradient: Any, official: oracle.Step) -> dict[str, float]:

@@ -15,7 +15,7 @@ from posetraj_jax.errors import UserError
 from posetraj_jax.models.controlnet import ControlNet, ControlNetConfig
 from posetraj_jax.models.unet import UNet, UNetConfig
 from posetraj_jax.nn.build import build
-from tests.parity import SMALL, denoiser_inputs, draw, paired, quick_jit, relative_error
+from tests.parity import SMALL, denoiser_inputs, draw, paired, relative_error
 
 FILE = "diffusion_pytorch_model.safetensors"
 UNET = UNetConfig(**SMALL)
@@ -89,7 +89,7 @@ def test_with_the_unet_it_computes_what_the_official_code_computes(config, offic
         return unet.network.apply(unet_params, *inputs, residuals)
 
     with jax.default_matmul_precision("highest"):
-        got = quick_jit(call)(params, unet.params, inputs, maps, camera)
+        got = jax.jit(call)(params, unet.params, inputs, maps, camera)
     residuals = oracle.run_controlnet(module, *inputs, maps, camera_rt=camera)
     expected = oracle.run_unet(unet.module, *inputs, residuals=residuals, cumulative=True)
     assert relative_error(got, expected) <= 1e-4

@@ -22,6 +22,7 @@ from posetraj_jax.data.sources import open_source
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import build_networks
 from posetraj_jax.training import initial, options
+from tests import quick
 from tests.encoded_clips import WITHOUT_BOX, config, write_clips
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +87,7 @@ def environment(tmp_path_factory):
     """One device, and one cache of compiled programs for all processes of this file."""
     return {
         **os.environ,
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": quick.XLA_FLAGS,
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }

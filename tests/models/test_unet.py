@@ -11,7 +11,7 @@ from posetraj_jax.models.stages import DownStage, Residuals
 from posetraj_jax.models.unet import UNet, UNetConfig
 from posetraj_jax.nn.build import build
 from tests import parity
-from tests.parity import NETWORK_TOLERANCE, denoiser_inputs, draw, pair, quick_jit, relative_error
+from tests.parity import NETWORK_TOLERANCE, denoiser_inputs, draw, pair, relative_error
 
 ODD = UNetConfig(
     block_out_channels=(64, 96),
@@ -83,7 +83,7 @@ def test_rematerialisation_changes_neither_outputs_nor_gradients():
         def loss(params, *inputs):
             return jnp.mean(jnp.square(network.apply(params, *inputs)[0]))
 
-        return jax.tree.leaves(quick_jit(jax.value_and_grad(loss))(params, x, temb, context))
+        return jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(params, x, temb, context))
 
     plain = value_and_grad("none")
     for remat in ("blocks", "dots"):

@@ -1,13 +1,13 @@
 """The loss on denoisers whose error is known, and stills taken out of clips."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from posetraj_jax.diffusion import edm
+from posetraj_jax.models.denoiser import Denoiser
+from posetraj_jax.models.networks import ModelOptions, Parameters, build_networks
 from posetraj_jax.structs import Conditioning
 from posetraj_jax.training import loss
 from posetraj_jax.training.loss import NoisedClips
@@ -32,21 +32,30 @@ def clips() -> NoisedClips:
     return NoisedClips(latents, noise, SIGMA, cond, order)
 
 
-def answering(denoised):
-    """A denoiser that gives this answer whatever it is asked."""
-    return SimpleNamespace(control=lambda *_: "none", denoise=lambda *_: denoised)
+def losses_of(denoised):
+    """Of a denoiser that gives this answer whatever it is asked."""
+
+    class Answering(Denoiser):
+        def control(self, *_):
+            return None
+
+        def denoise(self, *_):
+            return denoised
+
+    networks = build_networks(ModelOptions("micro", (1,) * 4))
+    nothing = Parameters({}, {}, {}, {})
+    return loss.clip_losses(nothing, clips(), Answering(*networks.denoiser))
 
 
 def test_the_truth_has_no_loss():
-    exact = loss.clip_losses(None, clips(), answering(clips().latents))
-    np.testing.assert_array_equal(exact, [0.0, 0.0])
+    np.testing.assert_array_equal(losses_of(clips().latents), [0.0, 0.0])
 
 
 def test_loss_is_the_mean_square_of_the_v_target():
     wide = edm.expand(SIGMA, 5)
     target = (clips().noise - wide * clips().latents) / jnp.sqrt(1 + wide**2)
     expected = jnp.mean(target**2, axis=(1, 2, 3, 4))
-    silent = loss.clip_losses(None, clips(), answering(clips().noisy / (1 + wide**2)))
+    silent = losses_of(clips().noisy / (1 + wide**2))
     np.testing.assert_allclose(silent, expected, rtol=1e-5)
     np.testing.assert_allclose(loss.zero_losses(clips()), expected, rtol=1e-5)
 

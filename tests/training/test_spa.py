@@ -25,7 +25,7 @@ from posetraj_jax.training.loss import (
     still_losses,
 )
 from posetraj_jax.training.optimizer import keep_spatial, make_optimizer, part_labels
-from tests.parity import draw, quick_jit, redrawn
+from tests.parity import draw, redrawn
 from tests.training.conftest import OPTIONS
 
 KINDS = [
@@ -186,7 +186,7 @@ def test_the_gradient_of_two_clips_is_the_mean_of_each_ones(setting, source, tem
 def test_the_loss_of_two_clips_is_that_of_each_alone(setting, source, temporal):
     spa = promotion(source=source, temporal=temporal, frames=2)
 
-    @quick_jit
+    @jax.jit
     def losses(clips):
         parameters = setting.complete(setting.params)
         return still_losses(parameters, clips, setting.networks, spa)

@@ -1,5 +1,6 @@
 """The train step: frozen stays frozen, accumulation is a mean, sharded equals single device."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -9,9 +10,12 @@ import pytest
 from jax.sharding import Mesh
 
 from posetraj_jax import sharding, tree
+from posetraj_jax.models.networks import ModelOptions, Parameters, build_networks
 from posetraj_jax.training import initial
 from posetraj_jax.training.fixed_clips import put
 from posetraj_jax.training.loss import clip_losses, losses_and_gradient, noise_clips
+from posetraj_jax.training.optimizer import make_optimizer, part_labels
+from posetraj_jax.training.state import plan
 from posetraj_jax.training.step import mean_over_microbatches, train_step
 from tests.training.conftest import FRAMES, INITIAL, OPTIONS, make_batch, redrawn, start
 
@@ -36,10 +40,10 @@ def two_steps(networks):
         donate_argnums=0,
     )
 
+    where = jax.tree.map(lambda leaf: leaf.sharding, state)  # else it would be compiled again
+
     def run(number):
-        fresh = jax.device_put(
-            before[0]._replace(step=np.int32(number)), one_device().devices[0, 0]
-        )
+        fresh = jax.device_put(before[0]._replace(step=np.int32(number)), where)
         return step(fresh, frozen, make_batch(2), KEY)
 
     first = step(state, frozen, make_batch(2), KEY)
@@ -155,6 +159,31 @@ def test_parameters_are_really_sharded(networks):
     assert all(m.addressable_shards[0].data.shape[-1] * 4 == m.shape[-1] for m in moments)
     frozen_kernel = frozen.unet["conv_in"]["kernel"]
     assert frozen_kernel.addressable_shards[0].data.shape[-1] * 4 == frozen_kernel.shape[-1]
+
+
+@pytest.mark.parametrize("part", ["all", "spatial", "temporal"])
+def test_fine_tuning_trains_the_chosen_part_of_the_unet(part):
+    """Traced only: the state holds that part, and nothing of it is left among what is frozen."""
+    networks = build_networks(ModelOptions("micro", (1,) * 4, controlled=False))
+    options = dataclasses.replace(INITIAL, stage=0, trainable=part)
+    params = initial.abstract_params(networks, options)
+    optimizer = make_optimizer(OPTIONS.optim)
+    _, state = plan(params, optimizer, one_device())
+    trees = {name: getattr(networks, name).abstract() for name in initial.READY}
+    frozen = initial.without_trained(Parameters(**trees, controlnet={}), options)
+    assert tree.flatten(frozen.unet).keys().isdisjoint(tree.flatten(params))
+    step = partial(
+        train_step,
+        networks=networks,
+        optimizer=optimizer,
+        options=dataclasses.replace(OPTIONS, trained="unet"),
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    after, metrics = jax.eval_shape(step, state, frozen, make_batch(1), key)
+    assert not tree.differences(params, after.params)
+    assert metrics["loss_spa"].shape == ()  # stills of the UNet alone
+    labels = set(tree.flatten(part_labels(params)).values())
+    assert labels == ({"spatial", "temporal"} if part == "all" else {part})
 
 
 def test_a_batch_of_two_is_two_batches_of_one(networks):
