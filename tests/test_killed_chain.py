@@ -18,7 +18,7 @@ from tests import quick
 
 ROOT = Path(__file__).parents[1]
 KILLS, SEED = 20, 0
-STEPS, SAVE_EVERY = 30, 3
+STEPS, SAVE_EVERY = 60, 3
 RUNS = ("stage1-micro", "stage2-micro", "stage3-micro")
 
 
@@ -85,7 +85,7 @@ def test_a_chain_killed_twenty_times_ends_as_one_that_was_not(make_stages, tmp_p
         # While it starts, or at any moment after one checkpoint or two.
         more = moments.randrange(3) * SAVE_EVERY
         wait_for_progress(process, tmp_path / "killed", more)
-        time.sleep(moments.uniform(0.0, 2.0 if more else 12.0))
+        time.sleep(moments.uniform(0.0, 1.0 if more else 12.0))
         assert process.poll() is None, "the chain ended before it was killed often enough"
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
