@@ -76,8 +76,9 @@ def run(c: ConfigDict, workdir: Path) -> int:
         if saved:
             state = checkpoints.restore(abstract, batches)
         else:
-            start = (networks, frozen, origin, mesh, keys.init, o.initial)
-            state = begin(initial.initial_params(*start))
+            state = begin(
+                initial.initial_params(networks, frozen, origin, mesh, keys.init, o.initial)
+            )
         frozen = weights.cast(initial.without_trained(frozen, o.initial), o.model.dtype)
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
