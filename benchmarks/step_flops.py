@@ -56,7 +56,7 @@ def count(spec: str, fields: dict[str, str], cached: bool) -> int:
     optimizer, mesh = make_optimizer(options.optim), sharding.make_mesh(1, 1, jax.devices()[:1])
     _, state = plan(networks.controlnet.abstract(), optimizer, mesh)
     step = partial(train_step, networks=networks, optimizer=optimizer, options=options)
-    key = jax.evalshape(lambda: jax.random.key(0))
+    key = jax.eval_shape(lambda: jax.random.key(0))
     return flops.count(step, state, abstract_frozen(networks), abstract_batch(c, cached), key)
 
 

@@ -34,7 +34,7 @@ def default() -> ConfigDict:
     c = ConfigDict()
     c.stage = 1  # 0: SVD's UNet itself | 1: clips with the 3D box | 2: without | 3: real video
     c.seed = 0  # root of every random number of the run; official: unset
-    c.steps = 50_000  # optimizer steps of the whole run; official: the checkpoint stage 2 loads
+    c.steps = 50_000  # optimizer steps of the whole run; the official script goes on to 60 000
     c.batch_size = 1  # clips per forward pass, over all devices; official
     c.weights = ""  # folder of converted SVD weights; empty = random (small variants only)
     c.init_from = ""  # run, checkpoint or converted ControlNet to start from; empty = the UNet
@@ -217,8 +217,7 @@ def official(c: ConfigDict) -> ConfigDict:
     reproduces.
     """
     c.official = True
-    skips = len(c.model.residual_multiplicity)
-    c.model.residual_multiplicity = OFFICIAL_MULTIPLICITY.get(skips, c.model.residual_multiplicity)
+    c.model.residual_multiplicity = OFFICIAL_MULTIPLICITY[len(c.model.residual_multiplicity)]
     c.model.temporal_context = "interleaved"
     c.model.copy_add_embedding = False
     c.camera.encoder = "linear"

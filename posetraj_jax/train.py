@@ -52,11 +52,13 @@ def run(c: ConfigDict, workdir: Path) -> int:
     workdirs.check(workdir, flat)
     saved = runs.steps(workdir)
     if saved and saved[-1] >= c.steps and len(_samples(workdir, saved[-1])) >= c.sample.clips:
+        workdirs.claim(workdir, flat)  # fewer steps may have been asked for than before
         return _report(workdir, saved[-1], stopped=None)
     mesh = sharding.make_mesh(c.mesh.data, c.mesh.fsdp)
     sharding.check_batch(c.batch_size, mesh)
     networks = build_networks(o.model)
     origin = None if saved else find_origin(o.initial, networks)
+    initial.require_fit(origin, networks, o.initial)
     batches = pipeline.train_batches(o.data)
     watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
 

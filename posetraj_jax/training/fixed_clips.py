@@ -167,14 +167,15 @@ def put(tree: Any, mesh: Mesh) -> Any:
 def write_comparison(
     folder: Path, example: Example, frames: UInt8[np.ndarray, "f h w 3"]
 ) -> Sampled:
-    """Writes a GIF and a PNG: the target and the sample, the tracks drawn on both."""
+    """Writes a PNG and then a GIF: the target and the sample, the tracks drawn on both."""
     pair = (example.shown_uint8, frames)
     drawn = [video.draw_polylines(picture, example.tracks_px) for picture in pair]
     folder.mkdir(parents=True, exist_ok=True)
     gif = folder / f"{example.clip_id}.gif"
-    video.write_video(gif, video.side_by_side(*drawn), fps=float(example.batch.fps[0]))
     shown = np.linspace(0, len(frames) - 1, min(SHEET_FRAMES, len(frames))).round().astype(int)
     frames = np.concatenate([clip[shown] for clip in drawn])
     sheet = video.contact_sheet(frames, columns=len(shown))
     video.write_image(gif.with_suffix(".png"), sheet)
+    # Last: a clip with a GIF counts as sampled.
+    video.write_video(gif, video.side_by_side(*drawn), fps=float(example.batch.fps[0]))
     return Sampled(example.clip_id, gif, sheet)

@@ -113,9 +113,7 @@ def initial_params(
     abstract = sharding.sharded(abstract_params(networks, options), mesh)
     if origin is None:
         return _fresh(networks, frozen, abstract, key, options)
-    flat, stored = tree.flatten(abstract), weights.stored_paths(origin.folder, origin.item)
-    new = [path for path in flat if path not in stored and re.search(NEW_IN_A_STAGE, path)]
-    target = tree.unflatten({path: leaf for path, leaf in flat.items() if path not in new})
+    target, new = _in_and_not_in(origin, abstract)
     loaded = weights.load(origin.folder, target, origin.item)
     print(f"starts from {origin.folder} ({origin.item})")
     if not new:
@@ -123,6 +121,24 @@ def initial_params(
     print(f"not in there, so newly initialised: {', '.join(new)}")
     fresh = tree.flatten(_fresh(networks, frozen, abstract, key, options))
     return tree.merged(loaded, tree.unflatten({path: fresh[path] for path in new}))
+
+
+def require_fit(origin: Origin | None, networks: Networks, options: InitialOptions) -> None:
+    """Refuses an `origin` that `initial_params` could not read; no number is read.
+
+    Raises:
+      UserError: as there.
+    """
+    if origin is not None:
+        target, _ = _in_and_not_in(origin, abstract_params(networks, options))
+        weights.stored_types(origin.folder, target, origin.item)
+
+
+def _in_and_not_in(origin: Origin, abstract: Any) -> tuple[Any, list[str]]:
+    """The leaves that `origin` must have, and the paths of those that a stage adds to it."""
+    flat, stored = tree.flatten(abstract), weights.stored_paths(origin.folder, origin.item)
+    new = [path for path in flat if path not in stored and re.search(NEW_IN_A_STAGE, path)]
+    return tree.unflatten({path: leaf for path, leaf in flat.items() if path not in new}), new
 
 
 def _fresh(

@@ -164,5 +164,8 @@ def test_more_parameters_than_the_network_has_are_refused(tmp_path):
     options, networks = setting("stage2:micro", tmp_path / "run")
     shapes = networks.controlnet.abstract() | {"extra": {"bias": jax.ShapeDtypeStruct((2,), "f4")}}
     write_run(tmp_path / "run", "stage1:micro", shapes, **STEPS)
-    with pytest.raises(UserError, match=r"unexpected: extra\.bias"):
-        start(find_origin(options, networks), options, networks)
+    origin = find_origin(options, networks)
+    for use in (initial.require_fit, start):  # the first one before anything is written
+        arguments = (networks, options) if use is initial.require_fit else (options, networks)
+        with pytest.raises(UserError, match=r"unexpected: extra\.bias"):
+            use(origin, *arguments)
