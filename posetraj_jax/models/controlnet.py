@@ -113,20 +113,25 @@ class MapEmbedding(nnx.Module):
         for conv in self.blocks:
             x = jax.nn.silu(conv(x))
         if hasattr(self, "cc_projection"):
-            x = self.cc_projection(jnp.concatenate([x, self._camera(x, camera_rt)], axis=-1))
+            x = self._mix(x, camera_rt)
         return self.conv_out(x)
 
-    def _camera(
+    def _mix(
         self, x: Float[Array, "b f h w c"], camera_rt: Float[Array, "b f 12"] | None
-    ) -> Float[Array, "b f h w _"]:
-        """The camera's numbers or features at every position."""
-        if camera_rt is None:
-            camera_rt = jnp.zeros((*x.shape[:2], CAMERA_NUMBERS))
-        camera = camera_rt.astype(x.dtype)
+    ) -> Float[Array, "b f h w c"]:
+        """The projection of features and camera side by side, as a sum of two.
+
+        The camera's part is the same at every position of a frame. It stays in float32: in bfloat16
+        the cosine of 3 degrees is 1.
+        """
+        camera = jnp.zeros((*x.shape[:2], CAMERA_NUMBERS)) if camera_rt is None else camera_rt
         if hasattr(self, "camera_embedding"):
             camera = self.camera_embedding(camera)
-        everywhere = (*x.shape[:-1], camera.shape[-1])
-        return jnp.broadcast_to(camera[:, :, None, None, :], everywhere)
+        weight = self.cc_projection.kernel[...].astype(jnp.float32)
+        bias = self.cc_projection.bias[...].astype(jnp.float32)
+        of_features, of_camera = jnp.split(weight, [x.shape[-1]])
+        added = jnp.matmul(camera.astype(jnp.float32), of_camera, precision="highest") + bias
+        return x @ of_features.astype(x.dtype) + added[:, :, None, None, :].astype(x.dtype)
 
 
 def _identity_and_camera(config: ControlNetConfig, make: Make) -> Initializer:
