@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`. See README.md.
+# On a fresh machine: `make demo`, `make stages`, `make test`. See README.md.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: demo stages test test-full lint render-env clips clean
 
 demo: $(VENV)/.core ## train tiny stage 1 on the shipped clips, sample GIFs, print where they are
-	$(BIN)/python -m posetraj_jax.train --config configs/stage1.py:tiny
+	$(TRAIN) configs/stage1.py:tiny
 
 stages: $(VENV)/.core ## train tiny stages 1, 2 and 3, each from the one before; stop and rerun freely
 	$(TRAIN) configs/stage1.py:$(VARIANT) --workdir $(RUNS)/stage1-$(VARIANT) $(FLAGS)
