@@ -54,10 +54,12 @@ def count(spec: str, fields: dict[str, str], cached: bool) -> int:
     networks = build_networks(options_of(config.flatten(c), jnp.bfloat16))
     options = step_options(c, ImageStatistics())
     optimizer, mesh = make_optimizer(options.optim), sharding.make_mesh(1, 1, jax.devices()[:1])
-    _, state = plan(networks.controlnet.abstract(), optimizer, mesh)
+    averages = options.optim.ema_decay > 0
+    _, state = plan(networks.controlnet.abstract(), optimizer, mesh, averages=averages)
     step = partial(train_step, networks=networks, optimizer=optimizer, options=options)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return flops.count(step, state, abstract_frozen(networks), abstract_batch(c, cached), key)
+    batch = abstract_batch(c, networks, cached)
+    return flops.count(step, state, abstract_frozen(networks), batch, key)
 
 
 def shape(*sizes: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
@@ -72,10 +74,12 @@ def abstract_frozen(networks: Networks) -> Parameters:
     return Parameters(**half | {"controlnet": {}})
 
 
-def abstract_batch(c: Any, cached: bool = False, clips: int = 1) -> Batch:
+def abstract_batch(c: Any, networks: Networks, cached: bool = False, clips: int = 1) -> Batch:
     """What a config's pipeline would give."""
     b, f, h, w = clips, c.data.num_frames, c.data.height, c.data.width
-    frames, moments = shape(b, f, h, w, 3, dtype=np.uint8), shape(b, f, h // 8, w // 8, 4)
+    frames = shape(b, f, h, w, 3, dtype=np.uint8)
+    moments = shape(b, f, h // 8, w // 8, networks.vae.config.latent_channels)
+    image_embed = shape(b, networks.image_encoder.config.projection_dim)
     return Batch(
         frames_uint8=None if cached else frames,
         first_frame_uint8=shape(b, h, w, 3, dtype=np.uint8),
@@ -83,7 +87,7 @@ def abstract_batch(c: Any, cached: bool = False, clips: int = 1) -> Batch:
         camera_rt=shape(b, f, 12),
         camera_known=shape(b, dtype=bool),
         fps=shape(b),
-        encoded=Encoded(moments, moments, shape(b, 1024)) if cached else None,
+        encoded=Encoded(moments, moments, image_embed) if cached else None,
     )
 
 

@@ -226,7 +226,7 @@ def _find(options: argparse.Namespace) -> dict[str, Stored]:
     src = options.src
     if runs.is_run(src):
         trained = runs.find(src, options.step)
-        item = runs.RAW if options.raw else runs.AVERAGED
+        item = runs.RAW if options.raw else trained.item
         rest = None
         if trained.record["trainable"] != "all":
             rest = _frozen_part(options, trained)

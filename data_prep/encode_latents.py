@@ -39,7 +39,6 @@ from posetraj_jax.data.pipeline import DataOptions
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.models.networks import Networks, Parameters, build_networks
 from posetraj_jax.training import initial, options
-from posetraj_jax.training.fixed_clips import put
 
 ENCODERS = ("vae", "image_encoder")
 FRAMES_PER_DEVICE = 8
@@ -118,7 +117,7 @@ def make_encode(
         return tuple(x.astype(jnp.bfloat16) for x in (mean, logvar, encoders.embed(images)))
 
     compiled = jax.jit(encode)
-    return lambda frames: compiled(parameters, put(frames, mesh))
+    return lambda frames: compiled(parameters, sharding.put_batch(frames, mesh))
 
 
 def encode_batches(

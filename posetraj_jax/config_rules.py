@@ -9,9 +9,8 @@ from ml_collections import ConfigDict
 
 from posetraj_jax.config import flatten
 from posetraj_jax.errors import UserError, listed
+from posetraj_jax.structs import SIZE_MULTIPLE
 
-PIXELS_PER_LATENT_GRID = 64
-"""Frame sizes must divide by 8 (VAE) times 8 (three halvings of the UNet)."""
 NUM_SKIPS = {"svd": 12, "svd_xt": 12, "tiny": 8, "micro": 4}
 """Skip connections of each variant's UNet."""
 
@@ -123,9 +122,9 @@ def _size_problems(c: ConfigDict) -> list[str]:
     problems = []
     for field in ("height", "width"):
         size = c.data[field]
-        if size < PIXELS_PER_LATENT_GRID or size % PIXELS_PER_LATENT_GRID:
-            below = max(size // PIXELS_PER_LATENT_GRID, 1) * PIXELS_PER_LATENT_GRID
-            nearest = f"{below} or {below + PIXELS_PER_LATENT_GRID}"
+        if size < SIZE_MULTIPLE or size % SIZE_MULTIPLE:
+            below = max(size // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
+            nearest = f"{below} or {below + SIZE_MULTIPLE}"
             problems.append(f"data.{field} = {size}: a multiple of 64, such as {nearest}")
     skips = NUM_SKIPS.get(c.model.variant, len(c.model.residual_multiplicity))
     if len(c.model.residual_multiplicity) != skips:
@@ -147,6 +146,16 @@ def _stage_problems(c: ConfigDict) -> list[str]:
         )
     if c.stage > 0 and not c.data.track_kinds:
         problems.append("data.track_kinds is empty: name at least one kind, such as 'floor'")
+    reaches_spatial_only = c.spa.weight and c.spa.gradient == "spatial"
+    if c.trainable == "temporal" and reaches_spatial_only:
+        problems.append(
+            f"spa.weight = {c.spa.weight}: trainable = 'temporal' has no parameter that it reaches"
+        )
+    if c.conditioning.noise_aug == "shared_latent" and c.data.condition_on_box != c.data.draw_box:
+        problems.append(
+            "conditioning.noise_aug = 'shared_latent': conditions on the target's own first "
+            "frame, so data.condition_on_box must be as data.draw_box"
+        )
     if c.camera.normalise == "subtract" and not c.official:
         problems.append(
             "camera.normalise = 'subtract': a camera at rest is then the same as none; "

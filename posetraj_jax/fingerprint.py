@@ -27,6 +27,11 @@ def of_encoders(parameters: Parameters, dtype: Any) -> str:
     return digest({"vae": vae, "image_encoder": parameters.image_encoder}, dtype)
 
 
+def of_unet(parameters: Parameters) -> str:
+    """The digest of the UNet, equal for the published float32 and float16 files."""
+    return digest(parameters.unet, "float16")
+
+
 def digest(params: tree.Tree, dtype: Any) -> str:
     """SHA-256 over the names, shapes and numbers of all leaves, in hexadecimal.
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from posetraj_jax import conditioning
@@ -79,7 +80,7 @@ def generate(
     )
 
 
-def _scales(options: SamplingOptions, frames: int):
+def _scales(options: SamplingOptions, frames: int) -> Float[np.ndarray, "f"]:
     return sampler.guidance_scales(frames, options.min_guidance_scale, options.max_guidance_scale)
 
 
@@ -87,10 +88,11 @@ def _is_guided(options: SamplingOptions) -> bool:
     return (options.min_guidance_scale, options.max_guidance_scale) != (1.0, 1.0)
 
 
-def _begin(networks, options, parameters, batch, key) -> Start:
+def _begin(
+    networks: Networks, options: SamplingOptions, parameters: Parameters, batch: Batch, key: Array
+) -> Start:
     noise_key, image_key = jax.random.split(key)
-    clips, frames, height, width, _ = batch.maps_uint8.shape
-    shape = (clips, frames, height // 8, width // 8, networks.vae.config.latent_channels)
+    shape = batch.latents_shape(networks.vae.config.latent_channels)
     image_noise = jax.random.normal(image_key, batch.first_frame_uint8.shape)
     encoders = networks.encoders(parameters)
     cond = conditioning.condition(batch, encoders, options.conditioning, image_noise)
@@ -106,7 +108,15 @@ def _begin(networks, options, parameters, batch, key) -> Start:
     return Start(latents, cond, features)
 
 
-def _step(networks, options, latents, sigma, sigma_next, parameters, start) -> Array:
+def _step(
+    networks: Networks,
+    options: SamplingOptions,
+    latents: Float[Array, "b f h w c"],
+    sigma: Float[Array, ""],
+    sigma_next: Float[Array, ""],
+    parameters: Parameters,
+    start: Start,
+) -> Float[Array, "b f h w c"]:
     def denoise(noisy, sigma):
         return networks.denoiser(parameters, noisy, sigma, start.cond, start.map_features)
 
@@ -115,7 +125,9 @@ def _step(networks, options, latents, sigma, sigma_next, parameters, start) -> A
     return sampler.euler_step(denoise, latents, sigma, sigma_next)
 
 
-def _decode(networks, vae_params, latents) -> UInt8[Array, "b f h w 3"]:
+def _decode(
+    networks: Networks, vae_params: Any, latents: Float[Array, "b f h w c"]
+) -> UInt8[Array, "b f h8 w8 3"]:
     """One clip at a time: decoding is the peak of memory."""
     latents_raw = latents / networks.vae.config.scaling_factor
 

@@ -11,18 +11,22 @@ from posetraj_jax.models.networks import Networks, build_networks, options_of
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 AVERAGED, RAW = "ema", "params"
-"""The two trees of a checkpoint that hold what was trained."""
+"""The trees of a checkpoint that hold what was trained; the first only if an average was kept."""
+UNET = "unet"
+"""Key of the record: the digest of the UNet that was given, "" if it was drawn from the seed."""
 
-READ_FIELDS = {"stage": int, "steps": int, "seed": int}
+READ_FIELDS = {"stage": int, "steps": int, "seed": int, "optim.ema_decay": float}
 READ_FIELDS |= dict.fromkeys(("weights", "init_from", "trainable"), str)
 """Fields of a run's config that others read, besides those of its networks."""
 
 
 class Trained(NamedTuple):
-    """What a run has trained; `weights.load(folder, target, AVERAGED)` reads it."""
+    """What a run has trained; `weights.load(folder, target, item)` reads it."""
 
     record: Mapping[str, Any]
     """The run's flattened config."""
+    unet: str
+    """As `UNET` says."""
     networks: Networks
     folder: Path
     """Of the checkpoint."""
@@ -32,6 +36,11 @@ class Trained(NamedTuple):
     def name(self) -> str:
         """Which network: a field of `Networks`."""
         return trained_network(self.record["stage"])
+
+    @property
+    def item(self) -> str:
+        """The tree of the checkpoint to use: averaged, if the run kept an average."""
+        return AVERAGED if self.record["optim.ema_decay"] else RAW
 
     @property
     def config(self) -> Any:
@@ -72,7 +81,7 @@ def find(run: Path, step: int | None = None) -> Trained:
     return Trained(*_read(run / CONFIG_FILE), run / CHECKPOINTS / str(step), step)
 
 
-def _read(record: Path) -> tuple[Mapping[str, Any], Networks]:
+def _read(record: Path) -> tuple[Mapping[str, Any], str, Networks]:
     fix = "restore the file from the run that wrote it"
     content = json_file.read_object(record, fix)
     try:
@@ -80,7 +89,9 @@ def _read(record: Path) -> tuple[Mapping[str, Any], Networks]:
         for name, kind in READ_FIELDS.items():
             if not isinstance(fields[name], kind):
                 raise TypeError(f"{name} is no {kind.__name__}")
-        return fields, build_networks(options_of(fields, "float32"))
+        if not isinstance(content[UNET], str):
+            raise TypeError(f"{UNET} is no str")
+        return fields, content[UNET], build_networks(options_of(fields, "float32"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"cannot use {record}",

@@ -67,6 +67,14 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+    """Moves this host's part of a batch to its devices, split along the first axis."""
+    placement = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(placement, np.asarray(leaf)), batch
+    )
+
+
 def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
     """A tree of NamedShardings for parameters, or anything whose paths end like theirs.
 

@@ -25,6 +25,10 @@ Array = Any
 
 MAP_CHANNELS = 3
 CAMERA_NUMBERS = 12
+PIXELS_PER_LATENT = 8
+"""Along each side, by the VAE."""
+SIZE_MULTIPLE = 8 * PIXELS_PER_LATENT
+"""Frame sizes, in pixels, divide by this: the UNet halves latents three times."""
 
 
 class Encoded(NamedTuple):
@@ -55,6 +59,11 @@ class Batch(NamedTuple):
     """Frames per second of the clip."""
     encoded: Encoded | None = None
     """Takes the place of the target frames where the run reads cached latents."""
+
+    def latents_shape(self, channels: int) -> tuple[int, int, int, int, int]:
+        """[b f h w c] of the latents of its videos."""
+        clips, frames, height, width, _ = self.maps_uint8.shape
+        return clips, frames, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT, channels
 
 
 class Encoders(NamedTuple):

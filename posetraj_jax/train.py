@@ -14,17 +14,17 @@ from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from posetraj_jax import config, config_file, errors, runs, sharding, weights
+from posetraj_jax import config, config_file, errors, fingerprint, runs, sharding, weights
 from posetraj_jax.data import pipeline
 from posetraj_jax.models.networks import build_networks
 from posetraj_jax.training import initial, metrics, options
 from posetraj_jax.training import workdir as workdirs
 from posetraj_jax.training.checkpoint import Checkpoints
-from posetraj_jax.training.fixed_clips import FixedClips, put
+from posetraj_jax.training.fixed_clips import FixedClips
 from posetraj_jax.training.loop import Actions, train
 from posetraj_jax.training.metrics import MetricWriter
 from posetraj_jax.training.optimizer import make_optimizer
-from posetraj_jax.training.origin import find_origin
+from posetraj_jax.training.origin import find_origin, require_same_unet
 from posetraj_jax.training.state import plan
 from posetraj_jax.training.step import train_step
 
@@ -63,7 +63,8 @@ def run(c: ConfigDict, workdir: Path) -> int:
     watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
 
     optimizer = make_optimizer(o.step.optim)
-    begin, abstract = plan(initial.abstract_params(networks, o.initial), optimizer, mesh)
+    shapes, averages = initial.abstract_params(networks, o.initial), o.step.optim.ema_decay > 0
+    begin, abstract = plan(shapes, optimizer, mesh, averages=averages)
     print(parameter_overview.get_parameter_overview(abstract.params, include_stats=False))
     step = partial(train_step, networks=networks, optimizer=optimizer, options=o.step)
     step = jax.jit(step, donate_argnums=0)
@@ -71,29 +72,32 @@ def run(c: ConfigDict, workdir: Path) -> int:
     keys = initial.root_keys(c.seed)
     frozen = initial.frozen_parameters(networks, mesh, c.weights, keys.frozen)
     frozen = initial.without_cached(frozen, o.data, o.model.dtype)
+    unet = fingerprint.of_unet(frozen) if c.weights else ""
+    require_same_unet(origin, unet)
 
-    workdirs.claim(workdir, flat)
+    workdirs.claim(workdir, flat, unet)
     checkpoints = Checkpoints(workdir / runs.CHECKPOINTS, c.save.keep)
     with workdirs.writing(workdir), checkpoints:
-        if saved:
-            state = checkpoints.restore(abstract, batches)
-        else:
-            state = begin(
-                initial.initial_params(networks, frozen, origin, mesh, keys.init, o.initial)
-            )
+        params = None
+        if not saved:
+            params = initial.initial_params(networks, frozen, origin, mesh, keys.init, o.initial)
+        # Before there is a state, because the float32 numbers of the frozen networks go here.
         frozen = weights.cast(initial.without_trained(frozen, o.initial), o.model.dtype)
+        state = checkpoints.restore(abstract, batches) if saved else begin(params)
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
         with MetricWriter(workdir, int(state.step), tensorboard=c.log.tensorboard) as writer:
 
             def sample(state, step, progress):
                 folder = _sample_folder(workdir, step)
-                for made in watch.sample(state.ema, frozen, folder, progress):
+                for made in watch.sample(state.averaged, frozen, folder, progress):
                     writer.write_image(step, f"sample/{made.clip_id}", made.sheet)
 
             actions = Actions(
-                step=lambda state, batch: step(state, frozen, put(batch, mesh), keys.train),
-                evaluate=lambda state: watch.evaluate(state.ema, frozen),
+                step=lambda state, batch: step(
+                    state, frozen, sharding.put_batch(batch, mesh), keys.train
+                ),
+                evaluate=lambda state: watch.evaluate(state.averaged, frozen),
                 sample=sample,
                 save=lambda state: checkpoints.save(state, batches, flat),
             )

@@ -8,7 +8,7 @@ import grain
 import jax
 import jax.numpy as jnp
 
-from posetraj_jax import config_file
+from posetraj_jax import config_file, runs
 from posetraj_jax.config import flatten
 from posetraj_jax.training.checkpoint import Checkpoints
 from posetraj_jax.training.state import TrainState
@@ -30,10 +30,10 @@ def write_run(
     return folder
 
 
-def write_record(folder: Path, spec: str, **fields: str) -> None:
-    """The config.json of a run."""
+def write_record(folder: Path, spec: str, unet: str = "", **fields: str) -> None:
+    """The config.json of a run; `unet` is the digest of the weights that it was given."""
     folder.mkdir(parents=True)
-    record = {"config": flatten(config_file.load(spec, fields))}
+    record = {"config": flatten(config_file.load(spec, fields)), runs.UNET: unet}
     (folder / "config.json").write_text(json.dumps(record))
 
 

@@ -26,7 +26,7 @@ LEVELS = (
         r"posetraj_jax\.(structs|tree|errors|json_file|video|data)(\.|$)",
     ),
     (r"posetraj_jax\.flops$", r"$^"),
-    (r"posetraj_jax\.config_rules$", r"posetraj_jax\.(errors|config)$"),
+    (r"posetraj_jax\.config_rules$", r"posetraj_jax\.(errors|config|structs)$"),
     (r"posetraj_jax\.config_file$", r"posetraj_jax\.(errors|config|config_rules)$"),
     (r"posetraj_jax\.(sharding|video|config)$", r"posetraj_jax\.(structs|tree|errors)$"),
     (

@@ -159,6 +159,16 @@ def test_overrides_take_the_fields_type(text, field, value):
         ("stage3", {"camera.normalise": "subtract"}, ["same as none", "official variant"]),
         ("stage3", {"camera.drop": "1.5"}, ["camera.drop = 1.5", "below 1"]),
         ("svd_finetune", {"camera.enabled": "true"}, ["stage 0 has no ControlNet"]),
+        (
+            "svd_finetune",
+            {"trainable": "temporal", "spa.weight": "0.5"},
+            ["no parameter that it reaches"],
+        ),
+        (
+            "stage1",
+            {"conditioning.noise_aug": "shared_latent", "data.condition_on_box": "false"},
+            ["condition_on_box must be as data.draw_box"],
+        ),
     ],
 )
 def test_mistakes_are_named(spec, overrides, words):

@@ -127,3 +127,13 @@ def test_what_encodes_counts_and_what_decodes_does_not():
             tops.append(path.split(".")[0])
     assert set(by_network["vae"]) == {"encoder", "decoder", "quant_conv"}
     assert len(set(by_network["image_encoder"])) > 2
+
+
+def test_the_unet_is_the_same_from_files_of_either_precision():
+    """The published float16 files are the float32 ones, rounded."""
+    unet = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32) + 1e-6, PARAMS)
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.float16).astype(jnp.float32), unet)
+    whole, rounded = (fingerprint.of_unet(Parameters(each, {}, {}, {})) for each in (unet, half))
+    assert whole == rounded
+    other = Parameters(jax.tree.map(lambda leaf: leaf * 1.001, unet), {}, {}, {})
+    assert fingerprint.of_unet(other) != whole

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -18,7 +19,7 @@ from tests import quick
 
 ROOT = Path(__file__).parents[1]
 KILLS, SEED = 20, 0
-STEPS, SAVE_EVERY = 60, 3
+STEPS = 36
 RUNS = ("stage1-micro", "stage2-micro", "stage3-micro")
 
 
@@ -68,30 +69,40 @@ def checkpoints(target: Path) -> list[int]:
     return [(runs.steps(target / run) or [0])[-1] for run in RUNS]
 
 
-def wait_for_progress(process: subprocess.Popen, target: Path, steps: int) -> None:
-    """Until so many more steps are in checkpoints."""
-    before = sum(checkpoints(target))
-    while sum(checkpoints(target)) < before + steps:
+def wait_for_progress(process: subprocess.Popen, target: Path, steps: int) -> bool:
+    """Until the stages together have saved so many steps; whether that took any time."""
+    waited = False
+    while sum(checkpoints(target)) < steps:
         assert process.poll() is None, "the chain ended before it was killed often enough"
         time.sleep(0.02)
+        waited = True
+    return waited
+
+
+def kill_moments() -> Iterator[tuple[int, float, float]]:
+    """After how many saved steps to kill, and how many seconds later: if these steps were just
+    saved, and if they were there from the start, so that the kill may fall into starting."""
+    moments = random.Random(SEED)
+    last = len(RUNS) * STEPS - 12  # else the chain could end first
+    for steps in sorted(moments.sample(range(last), KILLS)):
+        yield steps, moments.uniform(0.0, 0.5), moments.uniform(0.0, 12.0)
 
 
 @pytest.mark.full
 def test_a_chain_killed_twenty_times_ends_as_one_that_was_not(make_stages, tmp_path):
     table = finish(make_stages(tmp_path / "straight"))
-    moments, reached = random.Random(SEED), []
-    for _ in range(KILLS):
+    reached = []
+    for steps, soon, while_starting in kill_moments():
         process = make_stages(tmp_path / "killed")
-        # While it starts, or at any moment after one checkpoint or two.
-        more = moments.randrange(3) * SAVE_EVERY
-        wait_for_progress(process, tmp_path / "killed", more)
-        time.sleep(moments.uniform(0.0, 1.0 if more else 12.0))
+        waited = wait_for_progress(process, tmp_path / "killed", steps)
+        time.sleep(soon if waited else while_starting)
         assert process.poll() is None, "the chain ended before it was killed often enough"
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         reached.append(checkpoints(tmp_path / "killed"))
     print(f"steps of the three stages at each kill: {reached}")
-    assert reached[-1][2] > 0, "no kill fell into the last stage"
+    stages = {sum(step == STEPS for step in stage_steps) for stage_steps in reached}
+    assert stages == {0, 1, 2}, "no kill fell into one of the stages"
     assert finish(make_stages(tmp_path / "killed")).splitlines()[-4:] == table.splitlines()[-4:]
     for run in RUNS:
         straight, killed = (parameters(tmp_path / name / run) for name in ("straight", "killed"))

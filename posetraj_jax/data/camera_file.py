@@ -29,8 +29,8 @@ HEADER = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"
 """What every version of numpy writes before the pickle of a dict."""
 NOT_ROTATION = 1e-3
 """How far R^T R may be from the identity, in any entry."""
-FARTHEST = 1e6
-"""Metres from the origin. No camera is there, and float32 has room for much more."""
+FARTHEST = 1e4
+"""Metres from the origin: no video goes there, and float32 still tells a millimetre apart."""
 
 NUMPY_NAMES = frozenset(
     {

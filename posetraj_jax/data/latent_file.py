@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 
 from posetraj_jax.data.lazy_clip import FRAME_KINDS
 from posetraj_jax.errors import UserError, listed
+from posetraj_jax.structs import PIXELS_PER_LATENT
 
 Array = np.ndarray
 
 MAKE_LATENTS = "python -m data_prep.encode_latents --config CONFIG, with the fields of this run"
-PIXELS_PER_LATENT = 8
 THUMBNAIL = 8
 """Cells of a thumbnail along either side; frame sizes are multiples of it."""
 MOST_DIFFERENT = 2

@@ -48,6 +48,10 @@ class LazyClip(Protocol):
     def drawn_maps(self, start: int, count: int) -> UInt8[Array, "f h w 3"] | None:
         """Maps that came with the clip, the last one black; None where `tracks` has the points."""
 
+    @property
+    def has_camera(self) -> bool:
+        """Whether its camera is known; reads no number."""
+
     def camera(self, start: int, count: int) -> Float32[Array, "f 12"] | None:
         """Row-major world-to-camera rotation, then translation; None if unknown."""
 

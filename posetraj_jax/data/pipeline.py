@@ -23,10 +23,7 @@ from posetraj_jax.data.sources import LazyClip, Source, Tracks, open_source
 from posetraj_jax.data.tracks import COLOURS, draw_maps
 from posetraj_jax.data.transforms import RESIZE_KINDS, resize_frames, window_start
 from posetraj_jax.errors import UserError, listed
-from posetraj_jax.structs import CAMERA_NUMBERS, Batch, Encoded
-
-SIZE_MULTIPLE = 64
-"""Frame sizes must divide by 8 (VAE) times 8 (three halvings of the UNet)."""
+from posetraj_jax.structs import CAMERA_NUMBERS, SIZE_MULTIPLE, Batch, Encoded
 
 BATCHES_AHEAD = 2
 """Batches that each reading thread keeps ready: one is 15 MB per clip at 320 x 576."""
@@ -72,6 +69,8 @@ class DataOptions:
     """How cached latents must have been encoded; needed for these only."""
     max_clips: int = 0
     """Use only the first clips by name; 0 = all."""
+    needs_camera: bool = False
+    """Refuse to train on clips of which not one has a known camera."""
 
     @property
     def target_kind(self) -> str:
@@ -125,6 +124,8 @@ def train_batches(
     """
     _check_options(options)
     source, chosen = _open(options)
+    if options.needs_camera:
+        _require_cameras(options, source, chosen)
     stream = grain.MapDataset.source(chosen).seed(options.seed).shuffle().repeat()
     examples = stream.random_map(_Loader(options, source))
     mine = examples.slice(slice(process_index, None, process_count))
@@ -320,6 +321,17 @@ def _open(options: DataOptions) -> tuple[Source, list[int]]:
     return source, chosen
 
 
+def _require_cameras(options: DataOptions, source: Source, chosen: list[int]) -> None:
+    """Looks at clips until one has a camera."""
+    if not any(source[index].has_camera for index in chosen):
+        raise UserError(
+            "camera.enabled is True, but no camera is known",
+            expected=f"the cameras of some of the {len(chosen)} clips in {options.path}",
+            got="none; a network would learn nothing about cameras from such data",
+            fix="add the cameras, or set --config.camera.enabled=False",
+        )
+
+
 def open_clips(options: DataOptions) -> tuple[Source, list[int]]:
     """Opens the source and lists the numbers of the clips to use, in the order of their names.
 
@@ -357,4 +369,6 @@ def _check_options(options: DataOptions) -> None:
 def _allowed(size: int) -> tuple[int, ...]:
     """The size itself if it is legal, else its nearest legal neighbours."""
     below = size // SIZE_MULTIPLE * SIZE_MULTIPLE
-    return (size,) if size == below > 0 else tuple(s for s in (below, below + 64) if s > 0)
+    return (
+        (size,) if size == below > 0 else tuple(s for s in (below, below + SIZE_MULTIPLE) if s > 0)
+    )

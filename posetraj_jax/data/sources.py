@@ -62,9 +62,14 @@ class RecordClip:
     def drawn_maps(self, start: int, count: int) -> None:
         """None: records have points."""
 
+    @property
+    def has_camera(self) -> bool:
+        """As recorded."""
+        return bool(self._clip.camera_known)
+
     def camera(self, start: int, count: int) -> Float32[Array, "f 12"] | None:
         """The extrinsics as recorded."""
-        if not self._clip.camera_known:
+        if not self.has_camera:
             return None
         rt = self._clip.camera_rt[start : start + count]
         return np.concatenate([rt[:, :, :3].reshape(-1, 9), rt[:, :, 3]], axis=1)
@@ -164,6 +169,8 @@ class OfficialClip:
             return None
         maps = decode_files(self._maps[start : start + count - 1])
         return np.concatenate([maps, np.zeros_like(maps[:1])])
+
+    has_camera = False
 
     def camera(self, start: int, count: int) -> None:
         """None: the renderer does not write its camera."""

@@ -61,7 +61,7 @@ class VIPSegClip:
         """Says what keeps the video from being read; decodes no picture."""
         found = [] if self._pictures else ["no pictures"]
         readers = [(self._track_file, lambda file: len(read_vipseg(file).points_px))]
-        if self._has_camera():
+        if self.has_camera:
             readers.append((self._camera_file, lambda file: len(read_camera(file).rotations)))
         for file, count_frames in readers:
             try:
@@ -98,7 +98,7 @@ class VIPSegClip:
 
     def camera(self, start: int, count: int) -> Float32[Array, "f 12"] | None:
         """The inverse of what the file holds, which is camera to world."""
-        if not self._has_camera():
+        if not self.has_camera:
             return None
         window = slice(start, start + count)
         rotations, translations = (array[window] for array in read_camera(self._camera_file))
@@ -106,8 +106,9 @@ class VIPSegClip:
         moved = -(inverse @ translations[:, :, None])[:, :, 0]
         return np.concatenate([inverse.reshape(-1, 9), moved], axis=1).astype(np.float32)
 
-    def _has_camera(self) -> bool:
-        # A link to nowhere counts, so that reading it is an error.
+    @property
+    def has_camera(self) -> bool:
+        """Whether there is a file; a link to nowhere counts, so that reading it is an error."""
         return self._camera_file.exists() or self._camera_file.is_symlink()
 
 

@@ -53,7 +53,7 @@ class Checkpoints:
         if step == self.latest_step():
             return
         self._require_space(state)
-        parts = {part: ocp.args.StandardSave(getattr(state, part)) for part in PARTS}
+        parts = {part: ocp.args.StandardSave(tree) for part, tree in _parts(state).items()}
         try:
             self._manager.save(
                 step,
@@ -84,7 +84,7 @@ class Checkpoints:
           UserError: the checkpoint cannot be read.
         """
         step = self.latest_step()
-        parts = {part: ocp.args.StandardRestore(getattr(abstract, part)) for part in PARTS}
+        parts = {part: ocp.args.StandardRestore(tree) for part, tree in _parts(abstract).items()}
         try:
             restored = self._manager.restore(
                 step,
@@ -98,10 +98,10 @@ class Checkpoints:
                 fix="remove this checkpoint to resume from the one before, or use another workdir",
             ) from error
         number = jax.device_put(np.asarray(step, abstract.step.dtype), abstract.step.sharding)
-        return TrainState(step=number, **{part: restored[part] for part in PARTS})
+        return abstract._replace(step=number, **{part: restored[part] for part in parts})
 
     def _require_space(self, state: TrainState) -> None:
-        leaves = jax.tree.leaves([getattr(state, part) for part in PARTS])
+        leaves = jax.tree.leaves(_parts(state))
         needed = sum(leaf.nbytes for leaf in leaves)
         free = shutil.disk_usage(self._folder).free
         if free < needed:
@@ -116,3 +116,9 @@ class Checkpoints:
             fix="free some space and run the same command again: it resumes from step "
             f"{self.latest_step() or 0}",
         )
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    """The trees of a checkpoint by name, without those that the run does not have."""
+    parts = {part: getattr(state, part) for part in PARTS}
+    return {part: tree for part, tree in parts.items() if jax.tree.leaves(tree)}

@@ -16,7 +16,6 @@ from posetraj_jax.conditioning import ConditioningOptions
 from posetraj_jax.data import pipeline
 from posetraj_jax.data.pipeline import Example
 from posetraj_jax.diffusion.noise import NoiseOptions, sigma_quantile
-from posetraj_jax.errors import UserError
 from posetraj_jax.generation import SamplingOptions
 from posetraj_jax.models.networks import Networks, Parameters
 from posetraj_jax.training.loss import clip_losses, noise_clips, zero_losses
@@ -57,8 +56,6 @@ class FixedClips:
     def __init__(
         self, networks: Networks, mesh: Mesh, examples: Sequence[Example], options: WatchOptions
     ):
-        """Raises UserError if the networks read cameras and none of these clips has one."""
-        _require_cameras(examples, options)
         self._examples, self._mesh, self._options = examples, mesh, options
         self._program = generation.make_program(networks, options.sampling)
         self._losses = jax.jit(partial(_losses, networks=networks, options=options))
@@ -77,7 +74,7 @@ class FixedClips:
         sigma = np.asarray(sigma_quantile((np.arange(total) + 0.5) / total, o.noise))
         losses = np.concatenate(
             [
-                np.asarray(self._losses(params, frozen, *put(part, self._mesh)))
+                np.asarray(self._losses(params, frozen, *sharding.put_batch(part, self._mesh)))
                 for part in self._batches(sigma, np.asarray(keys))
             ]
         )[:total].reshape(*counts, 2)
@@ -142,26 +139,6 @@ def _losses(
     parameters = frozen.with_part(options.trained, params)
     losses = clip_losses(parameters, clips, networks.denoiser)
     return jax.numpy.stack([losses, zero_losses(clips)], axis=-1)
-
-
-def _require_cameras(examples: Sequence[Example], options: WatchOptions) -> None:
-    if options.conditioning.camera is None:
-        return
-    if not any(example.batch.camera_known.any() for example in examples):
-        raise UserError(
-            "camera.enabled is True, but no camera is known",
-            expected=f"cameras of some of the first {len(examples)} clips",
-            got="none; a network would learn nothing about cameras from such data",
-            fix="add the cameras, or set --config.camera.enabled=False",
-        )
-
-
-def put(tree: Any, mesh: Mesh) -> Any:
-    """Moves this host's part of arrays to its devices, split along the first axis."""
-    placement = sharding.batch_sharding(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.make_array_from_process_local_data(placement, np.asarray(leaf)), tree
-    )
 
 
 def write_comparison(

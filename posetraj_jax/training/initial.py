@@ -113,14 +113,13 @@ def initial_params(
     abstract = sharding.sharded(abstract_params(networks, options), mesh)
     if origin is None:
         return _fresh(networks, frozen, abstract, key, options)
-    target, new = _in_and_not_in(origin, abstract)
-    loaded = weights.load(origin.folder, target, origin.item)
+    stored, new = _in_and_not_in(origin, abstract)
+    loaded = weights.load(origin.folder, stored, origin.item)
     print(f"starts from {origin.folder} ({origin.item})")
     if not new:
         return loaded
-    print(f"not in there, so newly initialised: {', '.join(new)}")
-    fresh = tree.flatten(_fresh(networks, frozen, abstract, key, options))
-    return tree.merged(loaded, tree.unflatten({path: fresh[path] for path in new}))
+    print(f"not in there, so newly initialised: {', '.join(tree.flatten(new))}")
+    return tree.merged(loaded, _fresh(networks, frozen, new, key, options))
 
 
 def require_fit(origin: Origin | None, networks: Networks, options: InitialOptions) -> None:
@@ -134,22 +133,28 @@ def require_fit(origin: Origin | None, networks: Networks, options: InitialOptio
         weights.stored_types(origin.folder, target, origin.item)
 
 
-def _in_and_not_in(origin: Origin, abstract: Any) -> tuple[Any, list[str]]:
-    """The leaves that `origin` must have, and the paths of those that a stage adds to it."""
-    flat, stored = tree.flatten(abstract), weights.stored_paths(origin.folder, origin.item)
-    new = [path for path in flat if path not in stored and re.search(NEW_IN_A_STAGE, path)]
-    return tree.unflatten({path: leaf for path, leaf in flat.items() if path not in new}), new
+def _in_and_not_in(origin: Origin, abstract: Any) -> tuple[Any, Any]:
+    """The leaves that `origin` must have, and those that a stage adds to it."""
+    stored = weights.stored_paths(origin.folder, origin.item)
+    old, new = {}, {}
+    for path, leaf in tree.flatten(abstract).items():
+        added = path not in stored and re.search(NEW_IN_A_STAGE, path)
+        (new if added else old)[path] = leaf
+    return tree.unflatten(old), tree.unflatten(new)
 
 
 def _fresh(
-    networks: Networks, frozen: Parameters, abstract: Any, key: Array, options: InitialOptions
+    networks: Networks, frozen: Parameters, wanted: Any, key: Array, options: InitialOptions
 ) -> Any:
+    """The leaves of `wanted`, sharded as it says; no others are drawn."""
     if options.trained == "unet":
         return split(frozen.unet, options.trainable)[0]
 
     def make(key, unet):
         drawn = networks.controlnet.init(key)
-        return init_from_unet(drawn, unet, copy_add_embedding=options.copy_add_embedding)
+        whole = init_from_unet(drawn, unet, copy_add_embedding=options.copy_add_embedding)
+        whole = tree.flatten(whole)
+        return tree.unflatten({path: whole[path] for path in tree.flatten(wanted)})
 
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
     return jax.jit(make, out_shardings=shardings)(key, frozen.unet)

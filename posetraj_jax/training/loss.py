@@ -222,9 +222,9 @@ def losses_and_gradient(
 
 
 def draw_clip_noise(keys: Array, batch: Batch, latent_channels: int) -> ClipNoise:
-    """Draws the noise of every clip from that clip's key; latents are an eighth of the frames."""
+    """Draws the noise of every clip from that clip's key."""
     _, frames, height, width, _ = batch.maps_uint8.shape
-    latents_shape = (frames, height // 8, width // 8, latent_channels)
+    latents_shape = batch.latents_shape(latent_channels)[1:]
 
     def draw(key):
         posterior, diffusion, image, dropout, order = jax.random.split(key, 5)

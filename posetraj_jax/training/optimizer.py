@@ -87,7 +87,10 @@ def update_ema(ema: Any, params: Any, step: Int[Array, ""], decay: float) -> Any
     """Moves the average towards `params` after optimizer step `step` (0-based).
 
     The decay warms up as (1 + step) / (10 + step), so that a short run's average is not its start.
+    With a decay of 0 there is no average, and `ema` is {}.
     """
+    if decay == 0:
+        return ema
     rate = 1.0 - _ema_decay(step, decay)
     return jax.tree.map(lambda average, param: average + rate * (param - average), ema, params)
 

@@ -61,6 +61,7 @@ def from_config(c: ConfigDict) -> TrainingOptions:
         data=DataOptions(
             **{**c.data, **_data_paths(c)},
             **_batching(c),
+            needs_camera=c.camera.enabled,
             encoders=EncoderOptions(
                 clip_range=c.conditioning.clip_range,
                 image_mean=image_statistics.mean,

@@ -37,6 +37,8 @@ class Origin(NamedTuple):
 
     folder: Path
     item: str
+    unet: str | None
+    """Digest of the UNet beside which they were trained; None if that is not known."""
 
 
 def find_origin(options: InitialOptions, networks: Networks) -> Origin | None:
@@ -57,7 +59,7 @@ def find_origin(options: InitialOptions, networks: Networks) -> Origin | None:
     if (path / weights.PARAMS).is_dir() and options.trained == "controlnet":
         stored = weights.load_config(path, ControlNetConfig)
         _refuse(path, _architecture_problems(stored, networks.controlnet.config))
-        return Origin(path, weights.PARAMS)
+        return Origin(path, weights.PARAMS, unet=None)
     raise UserError(
         f"init_from = {options.init_from} cannot be started from",
         expected="the folder of a run, one of its checkpoints (RUN/checkpoints/STEP), or a "
@@ -89,7 +91,20 @@ def _from_run(
         problems += _architecture_problems(trained.config, wanted)
     problems += _frozen_problems(record, options)
     _refuse(path, problems)
-    return Origin(trained.folder, runs.AVERAGED)
+    return Origin(trained.folder, trained.item, trained.unet)
+
+
+def require_same_unet(origin: Origin | None, unet: str) -> None:
+    """Refuses an `origin` that was trained beside another UNet than the one with digest `unet`.
+
+    Raises:
+      UserError: the digests differ; those of UNets that are drawn are empty.
+    """
+    if origin is not None and origin.unet not in (None, unet):
+        _refuse(
+            origin.folder,
+            [f"its UNet had the digest {origin.unet}, and this one has {unet}: other numbers"],
+        )
 
 
 def _architecture_problems(stored: Any, wanted: Any) -> list[str]:

@@ -22,16 +22,22 @@ class TrainState(NamedTuple):
     params: Any
     opt_state: Any
     ema: Any
-    """Moving average of `params`; equal to them where it is off."""
+    """Moving average of `params`; {} where none is kept."""
+
+    @property
+    def averaged(self) -> Any:
+        """What evaluation, sampling and the next stage use."""
+        return self.ema or self.params
 
 
 def plan(
-    params: Any, optimizer: optax.GradientTransformation, mesh: Mesh
+    params: Any, optimizer: optax.GradientTransformation, mesh: Mesh, *, averages: bool
 ) -> tuple[Callable[[Any], TrainState], TrainState]:
     """How the state before step 0 is made, and what it looks like.
 
     Args:
       params: what trains, as ShapeDtypeStructs.
+      averages: whether a moving average is kept.
 
     Returns:
       `begin(params)`, which makes the state sharded, and the same state as ShapeDtypeStructs with
@@ -39,7 +45,7 @@ def plan(
     """
 
     def begin(params):
-        ema = jax.tree.map(jnp.copy, params)
+        ema = jax.tree.map(jnp.copy, params) if averages else {}
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
     abstract = sharding.sharded(jax.eval_shape(begin, params), mesh)

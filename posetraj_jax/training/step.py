@@ -78,10 +78,7 @@ def train_step(
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    if options.optim.ema_decay:
-        ema = update_ema(state.ema, params, state.step, options.optim.ema_decay)
-    else:
-        ema = params
+    ema = update_ema(state.ema, params, state.step, options.optim.ema_decay)
     metrics = losses | {"grad_norm": optax.tree.norm(grads)}
     return TrainState(state.step + 1, params, opt_state, ema), metrics
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from posetraj_jax import config_rules, json_file, weights
 from posetraj_jax.errors import UserError, listed
-from posetraj_jax.runs import CONFIG_FILE
+from posetraj_jax.runs import CONFIG_FILE, UNET
 
 RECORDED_PACKAGES = ("posetraj_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
@@ -33,16 +33,28 @@ def check(workdir: Path, flat_config: dict[str, Any]) -> None:
         raise _not_writable(workdir, error) from error
 
 
-def claim(workdir: Path, flat_config: dict[str, Any]) -> None:
+def claim(workdir: Path, flat_config: dict[str, Any], unet: str | None = None) -> None:
     """Makes the folder for a run, or checks that the run in it is this one.
 
-    Writes the resolved config, library versions and the git revision to config.json.
+    Writes the resolved config, the UNet's digest, library versions and the git revision to
+    config.json.
+
+    Args:
+      unet: digest of the UNet that was given, "" if it is drawn; None in a run that goes no
+        further, which keeps what it has recorded.
 
     Raises:
-      UserError: as `check`; then nothing has been changed.
+      UserError: as `check`, or the run in it was trained with another UNet; then nothing has been
+        changed.
     """
     check(workdir, flat_config)
-    text = json.dumps({"config": flat_config, "made_with": _provenance()}, indent=2) + "\n"
+    if (workdir / CONFIG_FILE).exists():
+        recorded = _recorded(workdir / CONFIG_FILE)[UNET]
+        if unet is not None and unet != recorded:
+            raise _other_unet(workdir, flat_config["weights"], recorded, unet)
+        unet = recorded
+    record = {"config": flat_config, UNET: unet, "made_with": _provenance()}
+    text = json.dumps(record, indent=2) + "\n"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         partial = workdir / f".{CONFIG_FILE}.partial"
@@ -75,10 +87,21 @@ def _not_writable(workdir: Path, error: OSError) -> UserError:
     )
 
 
-def _refuse_changes(record: Path, flat_config: dict[str, Any]) -> None:
+def _other_unet(workdir: Path, folder: str, recorded: str, unet: str) -> UserError:
+    return UserError(
+        f"the run in {workdir} was trained with another UNet",
+        expected=f"numbers with the digest {recorded or '(none: drawn at random)'}",
+        got=f"{unet or '(none: drawn at random)'} in weights = {folder}",
+        fix="put the weights back that the run began with, or start anew with another --workdir",
+    )
+
+
+def _recorded(record: Path) -> dict[str, Any]:
+    """The whole record of a run, with the keys that are read."""
     fix = "restore the file, or start a new run with another --workdir"
+    content = json_file.read_object(record, fix)
     try:
-        saved = dict(json_file.read_object(record, fix)["config"])
+        return content | {"config": dict(content["config"]), UNET: str(content[UNET])}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"cannot read {record}",
@@ -86,7 +109,10 @@ def _refuse_changes(record: Path, flat_config: dict[str, Any]) -> None:
             got=f"{type(error).__name__}: {error}",
             fix=fix,
         ) from error
-    changed = config_rules.changed_fields(saved, flat_config)
+
+
+def _refuse_changes(record: Path, flat_config: dict[str, Any]) -> None:
+    changed = config_rules.changed_fields(_recorded(record)["config"], flat_config)
     if changed:
         raise UserError(
             f"the workdir {record.parent} holds a run of a different config",

@@ -206,6 +206,18 @@ def test_a_camera_that_cannot_be_used_is_named_and_never_zeroed(options, wrong):
     assert ("(13, 12)" if wrong == "short" else "1 numbers are not finite") in caught.value.got
 
 
+def test_training_on_cameras_needs_one_clip_that_has_one(tmp_path, options):
+    """Any clip, not only those that are evaluated; without any, nothing can be learnt."""
+    clips = [make_clip(i)._replace(camera_known=i == 2) for i in range(3)]
+    write_dataset(clips, tmp_path / "some")
+    write_dataset(clips[:2], tmp_path / "none")
+    wanted = replace(options, needs_camera=True)
+    train_batches(replace(wanted, path=str(tmp_path / "some")))
+    with pytest.raises(UserError, match="the cameras of some of the 2 clips"):
+        train_batches(replace(wanted, path=str(tmp_path / "none")))
+    train_batches(replace(options, path=str(tmp_path / "none")))
+
+
 def test_no_track_kinds_leave_the_maps_black(options):
     example = eval_examples(replace(options, track_kinds=()), 1)[0]
     assert not example.batch.maps_uint8.any()

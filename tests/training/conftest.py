@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +11,20 @@ import pytest
 
 from posetraj_jax.conditioning import CameraOptions, ConditioningOptions
 from posetraj_jax.diffusion.noise import NoiseOptions
-from posetraj_jax.models.networks import ModelOptions, Networks, build_networks
+from posetraj_jax.models.controlnet import NARROW, ControlNet, ControlNetConfig
+from posetraj_jax.models.networks import ModelOptions, Networks, Parameters, build_networks
+from posetraj_jax.models.stages import MICRO
+from posetraj_jax.models.unet import UNet, UNetConfig
+from posetraj_jax.nn.build import build
 from posetraj_jax.published import ImageStatistics
-from posetraj_jax.structs import Batch
+from posetraj_jax.structs import Batch, Conditioning
 from posetraj_jax.training import initial
-from posetraj_jax.training.loss import SpatialPromotion
+from posetraj_jax.training.loss import NoisedClips, SpatialPromotion
 from posetraj_jax.training.optimizer import OptimizerOptions, make_optimizer
 from posetraj_jax.training.origin import InitialOptions
 from posetraj_jax.training.state import plan
 from posetraj_jax.training.step import StepOptions
+from tests import parity
 
 FRAMES, HEIGHT, WIDTH = 2, 64, 64
 
@@ -87,6 +93,54 @@ def turning_camera(clips: int, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([rotation, translation], axis=-1).astype(np.float32)
 
 
+class Narrow(NamedTuple):
+    """Networks and what the loss needs of a batch, encoders left out."""
+
+    networks: Networks
+    params: Any
+    """Of the ControlNet."""
+    frozen: Parameters
+    clips: NoisedClips
+
+
+@functools.cache
+def narrow() -> Narrow:
+    """One level of UNet and ControlNet: all that mixes space and time, and the camera.
+
+    Everything is redrawn that starts at zero; two clips of three frames have cameras.
+    """
+    width = MICRO | {"block_out_channels": (64,), "num_attention_heads": (1,)}
+    control = ControlNetConfig(
+        **width,
+        conditioning_embedding_out_channels=NARROW,
+        residual_multiplicity=(1, 1),
+        camera=True,
+    )
+    unet, controlnet = build(UNet, UNetConfig(**width)), build(ControlNet, control)
+    networks = Networks(unet, controlnet, vae=None, image_encoder=None)
+    frozen = Parameters(parity.redrawn(unet, seed=1), {}, None, None)
+    return Narrow(networks, parity.redrawn(controlnet, seed=2), frozen, _noised_clips())
+
+
+def _noised_clips() -> NoisedClips:
+    cond = Conditioning(
+        image_embed=parity.draw(3, 2, 64),
+        image_latents=parity.draw(4, 2, 4, 8, 4),
+        maps_pixels=np.sign(parity.draw(5, 2, 3, 32, 64, 3)),
+        time_ids=np.array([[4.0, 127.0, 0.02]] * 2, np.float32),
+        camera_rt=parity.draw(6, 2, 3, 12),
+    )
+    order = np.array([[2, 0, 1], [1, 2, 0]], np.int32)
+    clips = NoisedClips(
+        parity.draw(7, 2, 3, 4, 8, 4),
+        parity.draw(8, 2, 3, 4, 8, 4),
+        np.array([0.3, 3.0]),
+        cond,
+        order,
+    )
+    return jax.tree.map(jnp.asarray, clips)
+
+
 @functools.cache
 def start(
     networks: Networks,
@@ -100,7 +154,8 @@ def start(
     """
     frozen = initial.frozen_parameters(networks, mesh, "", jax.random.key(0))
     optimizer = make_optimizer(optim)
-    begin, _ = plan(initial.abstract_params(networks, options), optimizer, mesh)
+    shapes = initial.abstract_params(networks, options)
+    begin, _ = plan(shapes, optimizer, mesh, averages=optim.ema_decay > 0)
     params = initial.initial_params(networks, frozen, None, mesh, jax.random.key(1), options)
     state = begin(params)
     frozen = initial.without_trained(frozen, options)

@@ -1,5 +1,6 @@
 """Checkpoints: exact, on another mesh too, the newest few, and safe on a full disk."""
 
+import dataclasses
 import resource
 import signal
 from collections import namedtuple
@@ -13,7 +14,7 @@ from posetraj_jax import sharding
 from posetraj_jax.errors import UserError
 from posetraj_jax.training import checkpoint
 from posetraj_jax.training.checkpoint import Checkpoints
-from tests.training.conftest import abstract_of, start
+from tests.training.conftest import OPTIM, abstract_of, start
 
 
 def numbers():
@@ -53,6 +54,21 @@ def test_restores_bitwise_on_another_mesh_with_its_data(state, networks, tmp_pat
     assert_same(restored._replace(step=0), state._replace(step=0))
     assert next(fresh) == expected
     assert len(restored.params["conv_in"]["kernel"].sharding.device_set) == 1
+
+
+def test_a_run_without_an_average_saves_none(networks, tmp_path):
+    """Neither in memory nor on the disk, and the raw parameters stand in for it."""
+    optim = dataclasses.replace(OPTIM, ema_decay=0.0)
+    state, _, _ = start(networks, sharding.make_mesh(1, 1, jax.devices()[:1]), optim)
+    assert state.ema == {}
+    assert state.averaged is state.params
+    batches = numbers()
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(at_step(state, 3), batches, {})
+    assert not (tmp_path / "3" / "ema").exists()
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        restored = checkpoints.restore(abstract_of(state), batches)
+    assert_same(restored, at_step(state, 3))
 
 
 def test_keeps_only_the_newest(state, tmp_path):

@@ -5,17 +5,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
+from benchmarks import step_flops
 from benchmarks.step_flops import abstract_batch, abstract_frozen, shape
-from posetraj_jax import config, config_file, flops, generation, sharding, tree
+from posetraj_jax import config, config_file, generation, sharding, tree
 from posetraj_jax.generation import SamplingOptions
 from posetraj_jax.models.networks import build_networks, options_of
 from posetraj_jax.published import ImageStatistics
-from posetraj_jax.structs import Conditioning
 from posetraj_jax.training import initial
-from posetraj_jax.training.loss import NoisedClips, SpatialPromotion, clip_losses, still_losses
-from posetraj_jax.training.optimizer import keep_spatial, make_optimizer
+from posetraj_jax.training.optimizer import make_optimizer
 from posetraj_jax.training.options import step_options
 from posetraj_jax.training.state import plan
 from posetraj_jax.training.step import train_step
@@ -34,11 +32,11 @@ def test_stage_3_traces_at_full_size():
     c = config_file.load("stage3", {"optim.accumulate": "1"})
     networks, options = networks_of(c), step_options(c, ImageStatistics())
     optimizer, mesh = make_optimizer(options.optim), sharding.make_mesh(2, 4)
-    _, state = plan(initial.abstract_params(networks, INITIAL), optimizer, mesh)
+    _, state = plan(initial.abstract_params(networks, INITIAL), optimizer, mesh, averages=True)
     step = partial(train_step, networks=networks, optimizer=optimizer, options=options)
     frozen = abstract_frozen(networks)
 
-    after, metrics = jax.eval_shape(step, state, frozen, abstract_batch(c, clips=2), KEY)
+    after, metrics = jax.eval_shape(step, state, frozen, abstract_batch(c, networks, clips=2), KEY)
     assert not tree.differences(state.params, after.params)
     assert not tree.differences(state.ema, after.ema)
     assert metrics["loss_spa"].shape == ()
@@ -47,7 +45,7 @@ def test_stage_3_traces_at_full_size():
     sampling = SamplingOptions(25, 1.0, 3.0, 0.002, 700.0, options.conditioning)
     program = generation.make_program(networks, sampling)
     parameters = frozen.with_part("controlnet", state.params)
-    start = jax.eval_shape(program.begin, parameters, abstract_batch(c), KEY)
+    start = jax.eval_shape(program.begin, parameters, abstract_batch(c, networks), KEY)
     assert start.latents.shape == LATENTS
     assert start.cond.image_embed.shape == (2, 1024)
     assert start.cond.camera_rt.shape == (2, 14, 12)
@@ -59,52 +57,11 @@ def test_stage_3_traces_at_full_size():
     assert (frames.shape, frames.dtype) == ((1, 14, 320, 576, 3), np.uint8)
 
 
-@pytest.fixture(scope="module")
-def cost():
-    """Model FLOPs of the gradient of a loss on one clip of stage 1; the loss as a function of
-    parameters, clips and networks."""
-    c = config_file.load("stage1")
-    networks = networks_of(c)
-    frozen, params = abstract_frozen(networks), networks.controlnet.abstract()
-    clips = NoisedClips(
-        latents=shape(*LATENTS),
-        noise=shape(*LATENTS),
-        sigma=shape(1),
-        cond=Conditioning(
-            image_embed=shape(1, 1024),
-            image_latents=shape(1, *LATENTS[2:]),
-            maps_pixels=shape(1, 14, 320, 576, 3),
-            time_ids=shape(1, 3),
-            camera_rt=None,
-        ),
-        frame_order=shape(1, 14, dtype=np.int32),
-    )
-
-    def count(losses, mask=lambda grads: grads) -> int:
-        def gradient(params, frozen, clips):
-            def mean(params):
-                return losses(frozen.with_part("controlnet", params), clips, networks).mean()
-
-            return mask(jax.grad(mean)(params))
-
-        return flops.count(gradient, params, frozen, clips)
-
-    return count
-
-
-def test_stills_cost_little_and_masked_gradients_nothing(cost):
-    """The parts of `losses_and_gradient`; `benchmarks.step_flops` counts the whole step."""
-
-    def stills(temporal):
-        spa = SpatialPromotion(0.5, 1, temporal, "single_frame", "spatial")
-        return partial(still_losses, options=spa)
-
-    clip = cost(
-        lambda parameters, clips, networks: clip_losses(parameters, clips, networks.denoiser)
-    )
-    bypass, active = (cost(stills(kind), keep_spatial) / clip for kind in ("bypass", "active"))
-    print(f"stills add to {clip / 1e12:.3f} TF: bypass {bypass:.2%}, active {active:.2%}")
+def test_stills_cost_little():
+    """On the whole step from cached latents, where they weigh most."""
+    fields = ({"spa.weight": "0"}, {}, {"spa.temporal": "active"})
+    without, bypass, active = (step_flops.count("stage1", each, cached=True) for each in fields)
+    bypass, active = bypass / without - 1, active / without - 1
+    print(f"stills add to {without / 1e12:.3f} TF: bypass {bypass:.2%}, active {active:.2%}")
     assert 0.02 < bypass <= 0.055
     assert bypass < active <= 0.08
-    # The weights of one frame's temporal layers: their gradients are what the mask saves.
-    assert active < cost(stills("active")) / clip

@@ -11,7 +11,7 @@ from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import build_networks, options_of
 from posetraj_jax.training import initial
 from posetraj_jax.training.options import from_config
-from posetraj_jax.training.origin import Origin, find_origin
+from posetraj_jax.training.origin import Origin, find_origin, require_same_unet
 from tests.runs import write_run
 
 STEPS = {"steps": "10"}
@@ -64,7 +64,7 @@ def test_nothing_named_starts_from_the_unet():
 def test_a_run_gives_the_average_of_its_last_checkpoint(stage1):
     options, networks = setting("stage2:micro", stage1)
     origin = find_origin(options, networks)
-    assert origin == Origin(stage1 / "checkpoints" / "10", "ema")
+    assert origin == Origin(stage1 / "checkpoints" / "10", "ema", unet="")
     _, params = start(origin, options, networks, sharding.make_mesh(2, 4))
     assert all((leaf == -10).all() for leaf in jax.tree.leaves(params))
     kernel = params["conv_in"]["kernel"]
@@ -169,3 +169,20 @@ def test_more_parameters_than_the_network_has_are_refused(tmp_path):
         arguments = (networks, options) if use is initial.require_fit else (options, networks)
         with pytest.raises(UserError, match=r"unexpected: extra\.bias"):
             use(origin, *arguments)
+
+
+def test_a_run_without_an_average_gives_its_raw_parameters(tmp_path):
+    run = finished(tmp_path / "run", **{"optim.ema_decay": "0"})
+    options, networks = setting("stage2:micro", run)
+    _, params = start(find_origin(options, networks), options, networks)
+    assert all((leaf == 10).all() for leaf in jax.tree.leaves(params))
+
+
+def test_a_run_beside_another_unet_is_refused(stage1):
+    """The digest of the numbers counts, not the folder's name."""
+    require_same_unet(None, "digest")
+    require_same_unet(Origin(stage1, "params", unet=None), "digest")  # a converted ControlNet
+    origin = Origin(stage1 / "checkpoints" / "10", "ema", unet="one")
+    require_same_unet(origin, "one")
+    with pytest.raises(UserError, match="its UNet had the digest one, and this one has other"):
+        require_same_unet(origin, "other")

@@ -11,13 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posetraj_jax import tree
-from posetraj_jax.models.controlnet import NARROW, ControlNet, ControlNetConfig
+from posetraj_jax import flops, tree
 from posetraj_jax.models.networks import ModelOptions, Networks, Parameters, build_networks
-from posetraj_jax.models.stages import MICRO
-from posetraj_jax.models.unet import UNet, UNetConfig
-from posetraj_jax.nn.build import build
-from posetraj_jax.structs import Conditioning
 from posetraj_jax.training.loss import (
     NoisedClips,
     SpatialPromotion,
@@ -25,8 +20,7 @@ from posetraj_jax.training.loss import (
     still_losses,
 )
 from posetraj_jax.training.optimizer import keep_spatial, make_optimizer, part_labels
-from tests.parity import draw, redrawn
-from tests.training.conftest import OPTIONS
+from tests.training.conftest import OPTIONS, narrow
 
 KINDS = [
     ("single_frame", "bypass"),
@@ -83,35 +77,10 @@ class Setting:
 
 @pytest.fixture(scope="module")
 def setting():
-    """One level of UNet and ControlNet: all that mixes space and time, and the camera."""
-    narrow = MICRO | {"block_out_channels": (64,), "num_attention_heads": (1,)}
-    control = ControlNetConfig(
-        **narrow,
-        conditioning_embedding_out_channels=NARROW,
-        residual_multiplicity=(1, 1),
-        camera=True,
-    )
-    unet, controlnet = build(UNet, UNetConfig(**narrow)), build(ControlNet, control)
-    networks = Networks(unet, controlnet, vae=None, image_encoder=None)
-    frozen = Parameters(redrawn(unet, seed=1), {}, None, None)
+    networks, params, frozen, clips = narrow()
     complete = functools.partial(frozen.with_part, "controlnet")
     with jax.default_matmul_precision("highest"):
-        yield Setting(networks, redrawn(controlnet, seed=2), complete, noised_clips())
-
-
-def noised_clips() -> NoisedClips:
-    cond = Conditioning(
-        image_embed=draw(3, 2, 64),
-        image_latents=draw(4, 2, 4, 8, 4),
-        maps_pixels=np.sign(draw(5, 2, 3, 32, 64, 3)),
-        time_ids=np.array([[4.0, 127.0, 0.02]] * 2, np.float32),
-        camera_rt=draw(6, 2, 3, 12),
-    )
-    order = np.array([[2, 0, 1], [1, 2, 0]], np.int32)
-    clips = NoisedClips(
-        draw(7, 2, 3, 4, 8, 4), draw(8, 2, 3, 4, 8, 4), np.array([0.3, 3.0]), cond, order
-    )
-    return jax.tree.map(jnp.asarray, clips)
+        yield Setting(networks, params, complete, clips)
 
 
 def temporal_paths(params) -> set[str]:
@@ -140,6 +109,16 @@ def test_the_gradient_is_that_of_held_temporal_parameters(setting, source, tempo
     for path, leaf in masked.items():
         largest = float(np.abs(leaf).max())
         assert largest == 0.0 if path in temporal_leaves else largest > 0.0, path
+
+
+@by_kind
+def test_masked_gradients_cost_nothing(setting, source, temporal):
+    """Counted FLOPs: as many as if temporal parameters were constants."""
+    spa = promotion(source=source, temporal=temporal)
+    masked = flops.count(lambda: keep_spatial(setting.still_gradient(spa)))
+    assert masked == flops.count(lambda: setting.still_gradient(spa, stop_temporal=True))
+    if temporal == "active":
+        assert masked < flops.count(lambda: setting.still_gradient(spa))
 
 
 def test_with_and_without_stills_only_spatial_parameters_differ(setting):

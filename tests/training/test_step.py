@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from posetraj_jax import sharding, tree
 from posetraj_jax.models.networks import ModelOptions, Parameters, build_networks
 from posetraj_jax.training import initial
-from posetraj_jax.training.fixed_clips import put
 from posetraj_jax.training.loss import clip_losses, losses_and_gradient, noise_clips
 from posetraj_jax.training.optimizer import make_optimizer, part_labels
 from posetraj_jax.training.state import plan
@@ -81,7 +80,7 @@ def gradients(networks, mesh, batch):
     function = partial(gradient, networks)
     compiled = jax.jit(function, out_shardings=(sharding.replicated(mesh), shardings))
     with jax.default_matmul_precision("highest"):
-        loss, grads = compiled(state.params, frozen, put(batch, mesh))
+        loss, grads = compiled(state.params, frozen, sharding.put_batch(batch, mesh))
     return float(loss), jax.device_get(grads)
 
 
@@ -168,7 +167,7 @@ def test_fine_tuning_trains_the_chosen_part_of_the_unet(part):
     options = dataclasses.replace(INITIAL, stage=0, trainable=part)
     params = initial.abstract_params(networks, options)
     optimizer = make_optimizer(OPTIONS.optim)
-    _, state = plan(params, optimizer, one_device())
+    _, state = plan(params, optimizer, one_device(), averages=True)
     trees = {name: getattr(networks, name).abstract() for name in initial.READY}
     frozen = initial.without_trained(Parameters(**trees, controlnet={}), options)
     assert tree.flatten(frozen.unet).keys().isdisjoint(tree.flatten(params))
