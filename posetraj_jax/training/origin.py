@@ -70,6 +70,10 @@ def find_origin(options: InitialOptions, networks: Networks) -> Origin | None:
     )
 
 
+def _short(digest: str) -> str:
+    return digest[:12] or "none: drawn at random"
+
+
 def _from_run(
     path: Path, options: InitialOptions, networks: Networks, in_checkpoint: bool
 ) -> Origin:
@@ -103,7 +107,9 @@ def require_same_unet(origin: Origin | None, unet: str) -> None:
     if origin is not None and origin.unet not in (None, unet):
         _refuse(
             origin.folder,
-            [f"its UNet had the digest {origin.unet}, and this one has {unet}: other numbers"],
+            [
+                f"weights: its UNet had other numbers (digest {_short(origin.unet)}, not {_short(unet)})"
+            ],
         )
 
 
