@@ -70,10 +70,6 @@ def find_origin(options: InitialOptions, networks: Networks) -> Origin | None:
     )
 
 
-def _short(digest: str) -> str:
-    return digest[:12] or "none: drawn at random"
-
-
 def _from_run(
     path: Path, options: InitialOptions, networks: Networks, in_checkpoint: bool
 ) -> Origin:
@@ -111,45 +107,6 @@ def require_same_unet(origin: Origin | None, unet: str) -> None:
 
 def _short(digest: str) -> str:
     return digest[:12] or "none: drawn at random"
-
-
-def _from_run(
-    path: Path, options: InitialOptions, networks: Networks, in_checkpoint: bool
-) -> Origin:
-    run = path.parent.parent if in_checkpoint else path
-    trained = runs.find(run, int(path.name) if in_checkpoint else None)
-    record, problems = trained.record, []
-    if not in_checkpoint and trained.step < record["steps"]:
-        problems.append(
-            f"it has reached step {trained.step} of {record['steps']}: run its command again "
-            f"until it ends, or name a checkpoint: {trained.folder}"
-        )
-    if record["stage"] not in options.init_stages:
-        wanted = " or ".join(map(str, options.init_stages))
-        problems.append(
-            f"it is of stage {record['stage']}, not {wanted} (--config.init_stages allows others)"
-        )
-    if trained.name == options.trained:
-        wanted = getattr(networks, trained.name).config
-        problems += _architecture_problems(trained.config, wanted)
-    problems += _frozen_problems(record, options)
-    _refuse(path, problems)
-    return Origin(trained.folder, trained.item, trained.unet)
-
-
-def require_same_unet(origin: Origin | None, unet: str) -> None:
-    """Refuses an `origin` that was trained beside another UNet than the one with digest `unet`.
-
-    Raises:
-      UserError: the digests differ; those of UNets that are drawn are empty.
-    """
-    if origin is not None and origin.unet not in (None, unet):
-        _refuse(
-            origin.folder,
-            [
-                f"weights: its UNet had other numbers (digest {_short(origin.unet)}, not {_short(unet)})"
-            ],
-        )
 
 
 def _architecture_problems(stored: Any, wanted: Any) -> list[str]:
