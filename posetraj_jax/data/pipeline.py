@@ -369,6 +369,6 @@ def _check_options(options: DataOptions) -> None:
 def _allowed(size: int) -> tuple[int, ...]:
     """The size itself if it is legal, else its nearest legal neighbours."""
     below = size // SIZE_MULTIPLE * SIZE_MULTIPLE
-    return (
-        (size,) if size == below > 0 else tuple(s for s in (below, below + SIZE_MULTIPLE) if s > 0)
-    )
+    if size == below > 0:
+        return (size,)
+    return tuple(near for near in (below, below + SIZE_MULTIPLE) if near > 0)
