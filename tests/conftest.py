@@ -1,6 +1,7 @@
 """Runs before any test module: 8 fake CPU devices, and flags that Grain's workers may read."""
 
 import os
+import signal
 
 from tests import quick
 
@@ -16,6 +17,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 from absl import flags  # after the environment is set: this may import jax
 
 flags.FLAGS.mark_as_parsed()
+# A shell's background jobs ignore Ctrl-C, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOWEST = (
     "tests/test_train.py",

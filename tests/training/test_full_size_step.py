@@ -57,6 +57,7 @@ def test_stage_3_traces_at_full_size():
     assert (frames.shape, frames.dtype) == ((1, 14, 320, 576, 3), np.uint8)
 
 
+@pytest.mark.full
 def test_stills_cost_little():
     """On the whole step from cached latents, where they weigh most."""
     fields = ({"spa.weight": "0"}, {}, {"spa.temporal": "active"})

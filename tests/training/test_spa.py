@@ -145,15 +145,15 @@ def test_only_the_official_gradient_reaches_temporal_parameters(setting):
     assert all(np.abs(raw[path]).max() > 0 for path in temporal_paths(setting.params))
 
 
-@by_kind
-def test_the_gradient_of_two_clips_is_the_mean_of_each_ones(setting, source, temporal):
-    """Of batches [a, b], [a, a] and [b, b]: no clip takes anything from its neighbour."""
-    spa = promotion(source=source, temporal=temporal)
+@pytest.mark.parametrize(
+    "fields", [{}, {"source": "sliced", "temporal": "active", "gradient": "all"}], ids=str
+)
+def test_the_gradient_of_two_clips_is_the_mean_of_each_ones(setting, fields):
+    """Of batches [a, b], [a] and [b]: a mean over clips, which take nothing from each other."""
+    spa = promotion(**fields)
     together, total = setting.gradient(spa)
-    twice = [
-        jax.tree.map(lambda leaf, i=i: jnp.stack([leaf[i], leaf[i]]), setting.clips) for i in (0, 1)
-    ]
-    apart = [setting.gradient(spa, clips) for clips in twice]
+    alone = [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], setting.clips) for i in (0, 1)]
+    apart = [setting.gradient(spa, clips) for clips in alone]
     for name, value in together.items():
         mean = (apart[0][0][name] + apart[1][0][name]) / 2
         assert float(value) == pytest.approx(float(mean), rel=1e-5), name

@@ -6,23 +6,31 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import Mesh
 
 from posetraj_jax import sharding, tree
 from posetraj_jax.models.networks import ModelOptions, Parameters, build_networks
 from posetraj_jax.training import initial
-from posetraj_jax.training.loss import clip_losses, losses_and_gradient, noise_clips
+from posetraj_jax.training.loss import clip_losses, noise_clips
 from posetraj_jax.training.optimizer import make_optimizer, part_labels
 from posetraj_jax.training.state import plan
 from posetraj_jax.training.step import mean_over_microbatches, train_step
 from tests.training.conftest import FRAMES, INITIAL, OPTIONS, make_batch, redrawn, start
 
 KEY = jax.random.key(7)
+BATCH = make_batch(8)
 
 
 def one_device() -> Mesh:
     return sharding.make_mesh(1, 1, jax.devices()[:1])
+
+
+def whole_step(networks, optimizer):
+    """The step as training compiles it, products at full float32 precision."""
+    step = partial(train_step, networks=networks, optimizer=optimizer, options=OPTIONS)
+    return jax.default_matmul_precision("highest")(step)
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +42,14 @@ def two_steps(networks):
     """
     state, frozen, optimizer = start.__wrapped__(networks, one_device())
     before = jax.tree.map(np.array, (state, frozen))
-    step = jax.jit(
-        partial(train_step, networks=networks, optimizer=optimizer, options=OPTIONS),
-        donate_argnums=0,
-    )
-
+    step = jax.jit(whole_step(networks, optimizer), donate_argnums=0)
     where = jax.tree.map(lambda leaf: leaf.sharding, state)  # else it would be compiled again
 
     def run(number):
         fresh = jax.device_put(before[0]._replace(step=np.int32(number)), where)
-        return step(fresh, frozen, make_batch(2), KEY)
+        return step(fresh, frozen, BATCH, KEY)
 
-    first = step(state, frozen, make_batch(2), KEY)
+    first = step(state, frozen, BATCH, KEY)
     assert state.params["conv_in"]["kernel"].is_deleted()
     return before, frozen, first, run
 
@@ -55,33 +59,6 @@ def losses_of(networks, params, frozen, batch, sigma, keys):
         frozen, batch, sigma, keys, networks=networks, options=OPTIONS.conditioning, drop=True
     )
     return clip_losses(frozen.with_part("controlnet", params), clips, networks.denoiser)
-
-
-def gradient(networks, params, frozen, batch):
-    """Of the whole objective, stills included, at noise levels from low to high."""
-    count = batch.fps.shape[0]
-    clips = noise_clips(
-        frozen,
-        batch,
-        jnp.geomspace(0.1, 10.0, count),
-        jax.random.split(KEY, count),
-        networks=networks,
-        options=OPTIONS.conditioning,
-        drop=True,
-    )
-    complete = partial(frozen.with_part, "controlnet")
-    losses, grads = losses_and_gradient(params, complete, clips, networks=networks, spa=OPTIONS.spa)
-    return losses["loss"] + losses["loss_spa"], grads
-
-
-def gradients(networks, mesh, batch):
-    state, frozen, _ = start(networks, mesh)
-    shardings = sharding.parameter_shardings(state.params, mesh)
-    function = partial(gradient, networks)
-    compiled = jax.jit(function, out_shardings=(sharding.replicated(mesh), shardings))
-    with jax.default_matmul_precision("highest"):
-        loss, grads = compiled(state.params, frozen, sharding.put_batch(batch, mesh))
-    return float(loss), jax.device_get(grads)
 
 
 def test_training_changes_every_parameter_and_nothing_frozen(two_steps):
@@ -133,16 +110,24 @@ def test_microbatches_are_interleaved_and_averaged(count):
     assert float(mean["noise"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_two_by_four_mesh_equals_one_device(networks):
-    batch = make_batch(8)
-    loss, grads = gradients(networks, one_device(), batch)
-    loss_sharded, grads_sharded = gradients(networks, sharding.make_mesh(2, 4), batch)
-    assert loss_sharded == pytest.approx(loss, abs=1e-5)
-    flat, sharded = tree.flatten(grads), tree.flatten(grads_sharded)
-    largest = max(np.abs(g).max() for g in flat.values())
-    for path, gradient in flat.items():
-        scale = max(np.abs(gradient).max(), 1e-2 * largest)
-        assert np.abs(gradient - sharded[path]).max() <= 1e-4 * scale, path
+def test_two_by_four_mesh_equals_one_device(networks, two_steps):
+    """The whole step: losses, and the gradient, of which Adam's first moment holds a tenth."""
+    mesh = sharding.make_mesh(2, 4)
+    state, frozen, optimizer = start(networks, mesh)
+    step = jax.jit(whole_step(networks, optimizer))
+    after, metrics = step(state, frozen, sharding.put_batch(BATCH, mesh), KEY)
+    _, _, (one_after, one_metrics), _ = two_steps
+    for name, value in one_metrics.items():
+        assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5), name
+    moments, sharded = (
+        tree.flatten(jax.device_get(optax.tree.get(each.opt_state, "mu")))
+        for each in (one_after, after)
+    )
+    largest = max(np.abs(moment).max() for moment in moments.values())
+    assert largest > 0
+    for path, moment in moments.items():
+        scale = max(np.abs(moment).max(), 1e-2 * largest)
+        assert np.abs(moment - sharded[path]).max() <= 1e-4 * scale, path
 
 
 def test_parameters_are_really_sharded(networks):
