@@ -35,7 +35,7 @@ from convert_weights.command_line import (
 from convert_weights.components import COMPONENTS, INDEX, PIPELINE, write_config
 from convert_weights.source import copy_settings, open_component
 from convert_weights.tensor_files import StoredTensor
-from posetraj_jax import json_file, runs, tree, weights
+from posetraj_jax import fingerprint, json_file, runs, tree, weights
 from posetraj_jax.errors import UserError, listed, run
 from posetraj_jax.models.controlnet import ControlNetConfig, official_residual_multiplicity
 from posetraj_jax.new_folder import new_folder
@@ -53,6 +53,8 @@ class Stored(NamedTuple):
     item: str = weights.PARAMS
     rest: Path | None = None
     """The component that a run trained a part of; its other parameters are there."""
+    digest: str = ""
+    """Of that whole component, as the run knew it."""
 
     def types(self, abstract: tree.Tree) -> tree.Tree:
         """The leaves as they are stored; float32, as what was trained, where there is a rest."""
@@ -63,11 +65,13 @@ class Stored(NamedTuple):
         return abstract
 
     def load(self, target: tree.Tree) -> tree.Tree:
-        """Reads all leaves, as `weights.load`."""
+        """Reads all leaves, as `weights.load`; raises UserError if `rest` has other numbers."""
         if self.rest is None:
             return weights.load(self.folder, target, self.item)
+        whole = weights.load(self.rest, target)
+        _require_digest(self.rest, fingerprint.of_unet(whole), self.digest)
         trained = weights.load(self.folder, self._trained(target), self.item)
-        return tree.unflatten(tree.flatten(weights.load(self.rest, target)) | tree.flatten(trained))
+        return tree.unflatten(tree.flatten(whole) | tree.flatten(trained))
 
     def _trained(self, target: tree.Tree) -> tree.Tree:
         names = weights.stored_paths(self.folder, self.item)
@@ -227,10 +231,10 @@ def _find(options: argparse.Namespace) -> dict[str, Stored]:
     if runs.is_run(src):
         trained = runs.find(src, options.step)
         item = runs.RAW if options.raw else trained.item
-        rest = None
+        stored = Stored(trained.config, trained.folder, item)
         if trained.record["trainable"] != "all":
-            rest = _frozen_part(options, trained)
-        return {trained.name: Stored(trained.config, trained.folder, item, rest)}
+            stored = stored._replace(rest=_frozen_part(options, trained), digest=trained.unet)
+        return {trained.name: stored}
     folders = {name: src / name for name in COMPONENTS}
     if (src / weights.PARAMS).is_dir():
         given = json_file.read_object(src / weights.CONFIG, "convert the component again")
@@ -257,6 +261,16 @@ def _frozen_part(options: argparse.Namespace, trained: runs.Trained) -> Path:
             fix="export a run that started from converted weights",
         )
     return Path(folder).expanduser() / trained.name
+
+
+def _require_digest(folder: Path, got: str, wanted: str) -> None:
+    if got != wanted:
+        raise UserError(
+            f"the weights in {folder} are not those that a part was trained beside",
+            expected=f"numbers with the digest {wanted or '(none: drawn at random)'}",
+            got=got,
+            fix="give the weights that the run began with: --weights FOLDER",
+        )
 
 
 def _require_exportable(stored: Stored) -> None:

@@ -27,9 +27,9 @@ def of_encoders(parameters: Parameters, dtype: Any) -> str:
     return digest({"vae": vae, "image_encoder": parameters.image_encoder}, dtype)
 
 
-def of_unet(parameters: Parameters) -> str:
-    """The digest of the UNet, equal for the published float32 and float16 files."""
-    return digest(parameters.unet, "float16")
+def of_unet(unet: tree.Tree) -> str:
+    """The digest of a UNet as accelerators compute with it: in bfloat16, however it is stored."""
+    return digest(unet, "bfloat16")
 
 
 def digest(params: tree.Tree, dtype: Any) -> str:

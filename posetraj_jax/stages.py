@@ -18,7 +18,7 @@ HEADER = ("stage", "run", "initialised from", "steps", "before", "after", "chang
 
 
 class Row(NamedTuple):
-    """One run, in the order of `HEADER`; losses are of the averaged parameters."""
+    """One run, in the order of `HEADER`; losses are those of evaluation."""
 
     stage: int
     run: str

@@ -72,7 +72,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
     keys = initial.root_keys(c.seed)
     frozen = initial.frozen_parameters(networks, mesh, c.weights, keys.frozen)
     frozen = initial.without_cached(frozen, o.data, o.model.dtype)
-    unet = fingerprint.of_unet(frozen) if c.weights else ""
+    unet = fingerprint.of_unet(frozen.unet) if c.weights else ""
     require_same_unet(origin, unet)
 
     workdirs.claim(workdir, flat, unet)

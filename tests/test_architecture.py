@@ -62,8 +62,8 @@ LEVELS = (
     (r"data_prep(\.|$)", r"(data_prep|posetraj_jax\.(data|errors|new_folder|video))(\.|$)"),
     (
         r"convert_weights(\.|$)",
-        r"(convert_weights|posetraj_jax\.(models|nn|structs|tree|weights|errors|json_file|new_folder"
-        r"|published|runs))(\.|$)",
+        r"(convert_weights|posetraj_jax\.(models|nn|structs|tree|weights|errors|fingerprint|json_file"
+        r"|new_folder|published|runs))(\.|$)",
     ),
     (r"benchmarks(\.|$)", r"."),
 )

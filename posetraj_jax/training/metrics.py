@@ -154,7 +154,7 @@ def plot_loss(workdir: Path) -> Path:
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     styles = {
         "train/loss": ("training", "C0-", 0.5),
-        "eval/loss": ("evaluation (EMA)", "C1o-", 1.0),
+        "eval/loss": ("evaluation", "C1o-", 1.0),
         "eval/loss_zero": ("evaluation of predicting zero", "k--", 0.6),
     }
     for name, (label, style, alpha) in styles.items():

@@ -89,6 +89,10 @@ def _from_run(
     if trained.name == options.trained:
         wanted = getattr(networks, trained.name).config
         problems += _architecture_problems(trained.config, wanted)
+    else:
+        problems.append(
+            f"it trained the {trained.name}, and this stage trains the {options.trained}"
+        )
     problems += _frozen_problems(record, options)
     _refuse(path, problems)
     return Origin(trained.folder, trained.item, trained.unet)

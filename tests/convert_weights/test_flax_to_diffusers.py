@@ -15,7 +15,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from convert_weights import flax_to_diffusers, mapping, names, oracle, posetraj_to_flax, svd_to_flax
 from convert_weights.components import COMPONENTS, write_config
-from posetraj_jax import weights
+from posetraj_jax import fingerprint, weights
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.clip import CLIPVisionConfig
 from posetraj_jax.models.controlnet import ControlNet, ControlNetConfig
@@ -205,6 +205,7 @@ def test_a_fine_tuned_unet_goes_back_to_diffusers(tiny_svd, tmp_path, part):
     svd_to_flax.main([str(tiny_svd), str(tmp_path / "w"), "--dtype", "bfloat16", "--only", "unet"])
     unet = build(UNet, UNetConfig.tiny()).abstract()
     fields = {"trainable": part, "weights": str(tmp_path / "w")}
+    fields["unet"] = fingerprint.of_unet(unet_of(tmp_path / "w"))
     run = write_run(
         tmp_path / "r", "svd_finetune:tiny", split(unet, part)[0], unit=1 / 64, **fields
     )
@@ -223,6 +224,16 @@ def test_a_fine_tuned_unet_goes_back_to_diffusers(tiny_svd, tmp_path, part):
             np.testing.assert_array_equal(array, rounded, err_msg=name)
     assert (trained == set(source)) == (part == "all")
     UNetSpatioTemporalConditionModel.from_pretrained(tmp_path / "out" / "unet")
+
+
+def test_a_part_goes_only_beside_what_it_was_trained_beside(tiny_svd, tmp_path):
+    svd_to_flax.main([str(tiny_svd), str(tmp_path / "w"), "--only", "unet"])
+    temporal, _ = split(build(UNet, UNetConfig.tiny()).abstract(), "temporal")
+    fields = {"trainable": "temporal", "weights": str(tmp_path / "w"), "unet": "of another"}
+    run = write_run(tmp_path / "r", "svd_finetune:tiny", temporal, **fields)
+    message = refused(tmp_path, run, "--svd", tiny_svd)
+    assert "are not those that a part was trained beside" in message
+    assert "the digest of another" in message
 
 
 def unet_of(folder):

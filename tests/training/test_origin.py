@@ -151,6 +151,13 @@ def test_an_unfinished_run_is_refused_unless_its_checkpoint_is_named(tmp_path):
     assert "at least one complete checkpoint" in refused("stage2:micro", run)
 
 
+def test_a_run_that_trained_another_network_is_refused(tmp_path):
+    _, networks = setting("svd_finetune:micro", "")
+    run = write_run(tmp_path / "run", "svd_finetune:micro", networks.unet.abstract(), **STEPS)
+    message = refused("stage1:micro", run, init_stages="0")
+    assert "it trained the unet, and this stage trains the controlnet" in message
+
+
 def test_a_camera_branch_must_not_be_lost_or_read_otherwise(tmp_path):
     run = finished(tmp_path / "run", "stage3:micro")
     fields = {"init_stages": "3"}
