@@ -74,7 +74,7 @@ def find(run: Path, step: int | None = None) -> Trained:
         raise UserError(
             f"the run {run} has no such checkpoint",
             expected=f"step {step}" if step is not None else "at least one complete checkpoint",
-            got=", ".join(map(str, found)) or "none",
+            got=", ".join(map(str, found)) or ("none" if run.is_dir() else "no such folder"),
             fix="take one of these steps" if found else "let the run reach its first save",
         )
     step = found[-1] if step is None else step

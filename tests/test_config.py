@@ -1,6 +1,7 @@
 """Configs: complete, locked, overridable from the command line, and wrong ones named."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,18 @@ def test_the_readme_lists_every_switch():
         flipped = {field for field in ours if ours[field] != theirs[field]}
         rows = {field for field in flipped if f"\n| `{field}` |" in table}
         assert flipped - rows == {"official", "init_from"} & flipped
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md"])
+def test_every_documented_command_has_a_valid_config(page):
+    """Its fields exist and take these values; nothing is started."""
+    text = (Path(__file__).parents[1] / page).read_text().replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    found = re.findall(r"configs/(\w+)\.py(?::([\w,]+))?(.*)", blocks)
+    assert found
+    for name, variant, rest in found:
+        fields = dict(re.findall(r"--config\.([\w.]+)=(\S*)", rest))
+        config_file.load(f"{name}:{variant or 'svd'}", fields)
 
 
 def test_official_multiplicities_are_those_of_the_networks():

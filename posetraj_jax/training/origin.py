@@ -64,7 +64,7 @@ def find_origin(options: InitialOptions, networks: Networks) -> Origin | None:
         f"init_from = {options.init_from} cannot be started from",
         expected="the folder of a run, one of its checkpoints (RUN/checkpoints/STEP), or a "
         "converted ControlNet",
-        got="a folder without checkpoints" if path.is_dir() else "no such folder",
+        got="another folder" if path.is_dir() else "a file" if path.exists() else "no such folder",
         fix="train the earlier stage first, or name its folder with --config.init_from=RUN; "
         "--config.init_from= starts without",
     )
@@ -94,6 +94,8 @@ def _from_run(
             f"it trained the {trained.name}, and this stage trains the {options.trained}"
         )
     problems += _frozen_problems(record, options)
+    if not (trained.folder / trained.item).is_dir():
+        problems.append(f"{trained.folder} is damaged: it has no {trained.item}; name another one")
     _refuse(path, problems)
     return Origin(trained.folder, trained.item, trained.unet)
 

@@ -1,6 +1,7 @@
 """Where a stage starts from: an earlier run, checked first, and what that run does not have."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -128,7 +129,8 @@ def test_a_fine_tuning_starts_from_a_fine_tuning_of_the_same_part(tmp_path):
 def test_what_does_not_fit_is_refused_with_every_reason(tmp_path, stage1, stage2):
     assert "no such folder" in refused("stage2:micro", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "a folder without checkpoints" in refused("stage2:micro", tmp_path / "empty")
+    assert "got:      another folder" in refused("stage2:micro", tmp_path / "empty")
+    assert "got:      a file" in refused("stage2:micro", stage1 / "config.json")
     assert "no such folder" in refused("stage2:micro", stage1 / "checkpoints" / "7")
     message = refused("stage3:micro", stage1)
     assert "it is of stage 1, not 2 (--config.init_stages" in message
@@ -146,6 +148,8 @@ def test_an_unfinished_run_is_refused_unless_its_checkpoint_is_named(tmp_path):
     named = run / "checkpoints" / "10"
     assert str(named) in message
     assert find_origin(*setting("stage2:micro", named)).folder == named
+    shutil.rmtree(named / "ema")
+    assert f"{named} is damaged: it has no ema" in refused("stage2:micro", named)
     for folder in (run / "checkpoints").iterdir():
         folder.rename(tmp_path / folder.name)
     assert "at least one complete checkpoint" in refused("stage2:micro", run)
