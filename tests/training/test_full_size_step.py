@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from benchmarks import step_flops
 from benchmarks.step_flops import abstract_batch, abstract_frozen, shape
