@@ -153,8 +153,8 @@ def _fresh(
     def make(key, unet):
         drawn = networks.controlnet.init(key)
         whole = init_from_unet(drawn, unet, copy_add_embedding=options.copy_add_embedding)
-        whole = tree.flatten(whole)
-        return tree.unflatten({path: whole[path] for path in tree.flatten(wanted)})
+        flat = tree.flatten(whole)
+        return tree.unflatten({path: flat[path] for path in tree.flatten(wanted)})
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
     return jax.jit(make, out_shardings=shardings)(key, frozen.unet)

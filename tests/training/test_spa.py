@@ -146,11 +146,12 @@ def test_only_the_official_gradient_reaches_temporal_parameters(setting):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"source": "sliced", "temporal": "active", "gradient": "all"}], ids=str
+    ("source", "temporal", "gradient"),
+    [*((*kind, "spatial") for kind in KINDS[:3]), ("sliced", "active", "all")],
 )
-def test_the_gradient_of_two_clips_is_the_mean_of_each_ones(setting, fields):
+def test_the_gradient_of_two_clips_is_the_mean_of_each_ones(setting, source, temporal, gradient):
     """Of batches [a, b], [a] and [b]: a mean over clips, which take nothing from each other."""
-    spa = promotion(**fields)
+    spa = promotion(source=source, temporal=temporal, gradient=gradient)
     together, total = setting.gradient(spa)
     alone = [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], setting.clips) for i in (0, 1)]
     apart = [setting.gradient(spa, clips) for clips in alone]
