@@ -19,6 +19,8 @@ PACKAGES = [
     "posetraj_jax.nn",
     "posetraj_jax.training",
     "data_prep",
+    "data_prep.engines",
+    "data_prep.scenes",
     "convert_weights",
     "convert_weights.oracle",
 ]

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import geometry
-from data_prep.verify import decode
+from data_prep.engines.verify import decode
+from data_prep.scenes import geometry
 from posetraj_jax import errors
 from posetraj_jax.data.lazy_clip import LazyClip
 from posetraj_jax.data.records import Clip, find_datasets, open_dataset

@@ -11,10 +11,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep import render_env, render_run, verify
-from data_prep.objects import BUILTIN_ASSETS
-from data_prep.paths import HEADINGS
-from data_prep.posetraj_scenes import make_scenes
+from data_prep.engines import render_env, render_run, verify
+from data_prep.scenes.paths import HEADINGS
+from data_prep.scenes.posetraj import make_scenes
+from data_prep.scenes.toys import BUILTIN_ASSETS
 from posetraj_jax import errors
 from posetraj_jax.data.records import VERSION, write_dataset
 

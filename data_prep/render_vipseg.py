@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import geometry, render_env, render_run, verify_video
-from data_prep.objects import BUILTIN_ASSETS
-from data_prep.scene import Scene, to_json
-from data_prep.vipseg_scenes import THING_IDS, make_scenes
+from data_prep.engines import render_env, render_run, verify_video
+from data_prep.scenes import geometry
+from data_prep.scenes.filmed import THING_IDS, make_scenes
+from data_prep.scenes.scene import Scene, to_json
+from data_prep.scenes.toys import BUILTIN_ASSETS
 from posetraj_jax import errors
 from posetraj_jax.data.camera_file import ROTATION, TRANSLATION
 from posetraj_jax.data.clip import Clip

@@ -75,7 +75,7 @@ LIBRARIES = {
     "torch": r"convert_weights\.oracle(\.|$)",
     "diffusers": r"convert_weights\.oracle(\.|$)",
     "transformers": r"convert_weights\.oracle(\.|$)",
-    "bpy": r"data_prep\.blender_",
+    "bpy": r"data_prep\.engines\.blender_",
     "tensorflow": r"$^",
 }
 WITHOUT_JAX = (

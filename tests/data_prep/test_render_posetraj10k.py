@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import toy_worker
 
-from data_prep import contact_sheet, render_posetraj10k, verify
-from data_prep.posetraj_scenes import make_scenes
-from data_prep.rendered_clip import load_clip
+from data_prep import contact_sheet, render_posetraj10k
+from data_prep.engines import verify
+from data_prep.engines.rendered_clip import load_clip
+from data_prep.scenes.posetraj import make_scenes
 from posetraj_jax.data.records import open_dataset
 from posetraj_jax.errors import UserError
 

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import toy_worker
 
-from data_prep import contact_sheet, geometry, render_vipseg, verify, verify_video
-from data_prep.objects import BUILTIN_ASSETS
-from data_prep.rendered_clip import load_clip
-from data_prep.scene import SceneObject, as_matrix, from_json
-from data_prep.vipseg_scenes import FRAMES, HEIGHT, WIDTH, make_scenes
+from data_prep import contact_sheet, render_vipseg
+from data_prep.engines import verify, verify_video
+from data_prep.engines.rendered_clip import load_clip
+from data_prep.scenes import geometry
+from data_prep.scenes.filmed import FRAMES, HEIGHT, WIDTH, make_scenes
+from data_prep.scenes.scene import SceneObject, as_matrix, from_json
+from data_prep.scenes.toys import BUILTIN_ASSETS
 from posetraj_jax.data.pipeline import DataOptions, eval_examples
 from posetraj_jax.data.sources import open_source
 from posetraj_jax.errors import UserError

@@ -8,9 +8,9 @@ import sys
 import pytest
 import toy_worker
 
-from data_prep import render_env
-from data_prep.blender_worker import EXIT_BAD_JOB, main
-from data_prep.posetraj_scenes import make_scenes
+from data_prep.engines import render_env
+from data_prep.engines.blender_worker import EXIT_BAD_JOB, main
+from data_prep.scenes.posetraj import make_scenes
 from posetraj_jax.errors import UserError
 
 SIDES = {f"builtin:{name}": tuple(toy_worker.SIDES) for name in ("car", "duck")}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import posetraj_jax
-from data_prep import geometry, verify
+from data_prep.engines import verify
+from data_prep.scenes import geometry
 from posetraj_jax.data.records import check_clip, find_datasets, open_dataset
 
 FOLDER = Path(posetraj_jax.__file__).parent / "data/clips"

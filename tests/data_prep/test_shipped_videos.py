@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import posetraj_jax
-from data_prep import geometry, vipseg_scenes
-from data_prep.scene import from_json
+from data_prep.scenes import filmed, geometry
+from data_prep.scenes.scene import from_json
 from posetraj_jax.data.sources import open_source
 
 FOLDER = Path(posetraj_jax.__file__).parent / "data/videos"
@@ -44,7 +44,7 @@ def scene(clip):
 @pytest.fixture(scope="module")
 def warps(extrinsics):
     """[a, b] carries pixels of the floor from frame a to frame b."""
-    k = vipseg_scenes.camera_k()
+    k = filmed.camera_k()
     of_floor = [k @ np.concatenate([rt[:, :2], rt[:, 3:]], axis=1) for rt in extrinsics]
     return np.array([[b @ np.linalg.inv(a) for b in of_floor] for a in of_floor])
 
@@ -83,7 +83,7 @@ def test_format(clip, frames, scene):
 def test_camera_files_hold_the_cameras_of_the_scenes(extrinsics, scene):
     np.testing.assert_allclose(extrinsics, [camera.rt for camera in scene.cameras], atol=1e-5)
     for camera in scene.cameras:
-        np.testing.assert_array_equal(camera.k, vipseg_scenes.camera_k())
+        np.testing.assert_array_equal(camera.k, filmed.camera_k())
 
 
 def test_tracks_of_the_floor_are_its_projections(clip, extrinsics, scene):
@@ -95,7 +95,7 @@ def test_tracks_of_the_floor_are_its_projections(clip, extrinsics, scene):
         assert tracks.kinds[number] == {"0": "void", "43": "stuff"}[name]
         point = np.array(places[name])
         assert point[2] == 0
-        pixels = [geometry.project(point, vipseg_scenes.camera_k(), rt) for rt in extrinsics]
+        pixels = [geometry.project(point, filmed.camera_k(), rt) for rt in extrinsics]
         np.testing.assert_allclose(pixels, tracks.points_px[:, number], atol=1.5)
         moved = np.linalg.norm(tracks.points_px[-1, number] - tracks.points_px[0, number])
         assert moved > 20, "a camera that stands still would pass this test"

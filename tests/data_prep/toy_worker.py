@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep import geometry
-from data_prep.blender_worker import REPORT
-from data_prep.scene import Scene, from_json, to_json
+from data_prep.engines.blender_worker import REPORT
+from data_prep.scenes import geometry
+from data_prep.scenes.scene import Scene, from_json, to_json
 
 SIDES = np.array([0.5, 1.0, 0.4])
 LOW, HIGH = SIDES * [-0.5, -0.5, 0], SIDES * [0.5, 0.5, 1]

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_prep import objects, shapes
+from data_prep.scenes import shapes, toys
 
 SHAPES = {
     "box": shapes.box(1, 2, 3),
@@ -42,10 +42,10 @@ def test_turns_are_right_handed():
     np.testing.assert_allclose(point.turned("z", 90).vertices, [[-1, 0, 0]], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", objects.BUILDERS)
+@pytest.mark.parametrize("name", toys.BUILDERS)
 def test_objects_are_lopsided_and_coloured(name):
-    parts = objects.BUILDERS[name]()
-    assert {part.material for part in parts} <= set(objects.MATERIALS)
+    parts = toys.BUILDERS[name]()
+    assert {part.material for part in parts} <= set(toys.MATERIALS)
     assert len({part.material for part in parts}) >= 3
     vertices = np.concatenate([part.mesh.vertices for part in parts])
     low, high = vertices.min(axis=0), vertices.max(axis=0)

@@ -10,9 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_prep import render_env
-from data_prep.rendered_clip import is_finished, load_clip
-from data_prep.scene import Scene
+from data_prep.engines import render_env
+from data_prep.engines.rendered_clip import is_finished, load_clip
+from data_prep.scenes.scene import Scene
 from posetraj_jax.data.clip import Clip
 from posetraj_jax.errors import UserError, listed
 

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from data_prep.blender_worker import EXIT_BAD_JOB, REPORT
-from data_prep.scene import Scene, to_json
+from data_prep.engines.blender_worker import EXIT_BAD_JOB, REPORT
+from data_prep.scenes.scene import Scene, to_json
 from posetraj_jax.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_PYTHON = ROOT / ".venv-render/bin/python"
 WORKER = Path(__file__).with_name("blender_worker.py")
 SYSTEM_LIBRARIES = "libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1"

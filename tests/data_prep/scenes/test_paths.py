@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_prep import paths
+from data_prep.scenes import paths
 
 
 def test_circle_is_half_a_circle_of_radius_1_1():

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import posetraj_jax
-from data_prep import geometry, render_env, verify
-from data_prep.objects import BUILTIN_ASSETS
-from data_prep.posetraj_scenes import make_scenes
-from data_prep.rendered_clip import load_clip
-from data_prep.scene import Camera, SceneObject, as_matrix, from_json
+from data_prep.engines import render_env, verify
+from data_prep.engines.rendered_clip import load_clip
+from data_prep.scenes import geometry
+from data_prep.scenes.posetraj import make_scenes
+from data_prep.scenes.scene import Camera, SceneObject, as_matrix, from_json
+from data_prep.scenes.toys import BUILTIN_ASSETS
 
 pytestmark = [
     pytest.mark.full,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_prep import geometry
+from data_prep.scenes import geometry
 
 
 def test_official_view_projects_as_the_official_renderer():

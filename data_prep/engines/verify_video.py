@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from data_prep import verify
+from data_prep.engines import verify
 from posetraj_jax.data.clip import Clip
 
 

@@ -7,8 +7,8 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from data_prep.blender_models import new_surface
-from data_prep.scene import Camera, Floor, Light, Scene
+from data_prep.engines.blender_models import new_surface
+from data_prep.scenes.scene import Camera, Floor, Light, Scene
 
 FLOOR_HALF_SIDE = 30.0
 SENSOR_MM = 36.0

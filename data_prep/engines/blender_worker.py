@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 
 # The package's root goes last: its numpy is of another environment and must not win here.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from data_prep.scene import Scene, SceneError, from_json, to_json
+from data_prep.scenes.scene import Scene, SceneError, from_json, to_json
 
 REPORT = "@posetraj "
 EXIT_BAD_JOB = 2
@@ -53,8 +53,8 @@ def measure(assets: list[str]) -> None:
     """Reports the side lengths (x, y, z) of each asset when its largest side is 1."""
     import bpy  # noqa: F401 – first, see blender_models
 
-    from data_prep.blender_models import add_model, mesh_vertices
-    from data_prep.blender_stage import empty_stage
+    from data_prep.engines.blender_models import add_model, mesh_vertices
+    from data_prep.engines.blender_stage import empty_stage
 
     empty_stage()
     for asset in assets:
@@ -66,7 +66,7 @@ def render(scenes: list[Scene], out: Path, threads: int) -> None:
     """Renders every scene to `out / clip_id` and reports each frame and each finished clip."""
     import bpy  # noqa: F401 – first, see blender_models
 
-    from data_prep.blender_clip import annotate, render_frames, set_up
+    from data_prep.engines.blender_clip import annotate, render_frames, set_up
 
     for scene in scenes:
         partial, final = out / f".partial-{scene.clip_id}", out / scene.clip_id

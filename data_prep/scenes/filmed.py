@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep import geometry, paths
-from data_prep.posetraj_scenes import FLOORS, SURFACE_POINTS, daylight, tiled_floor
-from data_prep.scene import Camera, Scene, SceneObject, as_matrix
+from data_prep.scenes import geometry, paths
+from data_prep.scenes.posetraj import FLOORS, SURFACE_POINTS, daylight, tiled_floor
+from data_prep.scenes.scene import Camera, Scene, SceneObject, as_matrix
 
 FRAMES, WIDTH, HEIGHT, FPS = 16, 640, 360, 5.0
 LENS_MM = 35.0

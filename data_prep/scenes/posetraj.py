@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_prep import geometry, paths
-from data_prep.scene import Camera, Floor, Light, Matrix, Scene, SceneObject, as_matrix
+from data_prep.scenes import geometry, paths
+from data_prep.scenes.scene import Camera, Floor, Light, Matrix, Scene, SceneObject, as_matrix
 
 FRAMES, WIDTH, HEIGHT, FPS = 14, 576, 320, 5.0
 MARGIN_PX = 3.0

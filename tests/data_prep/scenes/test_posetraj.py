@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from data_prep import geometry
-from data_prep.posetraj_scenes import FRAMES, HEIGHT, WIDTH, make_scenes
-from data_prep.scene import SceneError, from_json, to_json
+from data_prep.scenes import geometry
+from data_prep.scenes.posetraj import FRAMES, HEIGHT, WIDTH, make_scenes
+from data_prep.scenes.scene import SceneError, from_json, to_json
 
 SIDES = {"builtin:car": (0.5, 1.0, 0.4), "builtin:chair": (0.6, 0.7, 1.0)}
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from data_prep import geometry, vipseg_scenes
-from data_prep.scene import from_json, to_json
-from data_prep.vipseg_scenes import FRAMES, HEIGHT, MOTIONS, WIDTH, make_scenes
+from data_prep.scenes import filmed, geometry
+from data_prep.scenes.filmed import FRAMES, HEIGHT, MOTIONS, WIDTH, make_scenes
+from data_prep.scenes.scene import from_json, to_json
 
 SIDES = {
     "builtin:car": (0.43, 1.0, 0.45),
@@ -153,7 +153,7 @@ def test_points_of_the_floor_are_seen_and_void_is_lost(scene):
 
 def test_the_picture_is_that_of_a_35_mm_lens_with_square_pixels():
     np.testing.assert_allclose(
-        vipseg_scenes.camera_k(), [[5600 / 9, 0, 320], [0, 5600 / 9, 180], [0, 0, 1]]
+        filmed.camera_k(), [[5600 / 9, 0, 320], [0, 5600 / 9, 180], [0, 0, 1]]
     )
 
 
@@ -163,6 +163,6 @@ def test_two_objects_need_two_assets():
 
 
 def test_objects_too_large_for_the_picture_are_an_error(monkeypatch):
-    monkeypatch.setattr(vipseg_scenes, "ATTEMPTS", 50)
+    monkeypatch.setattr(filmed, "ATTEMPTS", 50)
     with pytest.raises(ValueError, match="no room for two objects"):
         make_scenes(1, 0, {"builtin:car": (6.0, 6.0, 6.0), "builtin:duck": (6.0, 6.0, 6.0)})

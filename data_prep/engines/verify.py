@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from data_prep import geometry
+from data_prep.scenes import geometry
 from posetraj_jax.data.records import Clip
 
 TOUCH_PX = 2.0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_prep.scene import Scene, from_json, to_json
+from data_prep.scenes.scene import Scene, from_json, to_json
 from posetraj_jax.data.records import Clip
 
 LICENCE = "CC0-1.0"

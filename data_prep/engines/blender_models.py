@@ -8,8 +8,8 @@ import bmesh
 import bpy
 import numpy as np
 
-from data_prep import objects
-from data_prep.scene import SceneError
+from data_prep.scenes import toys
+from data_prep.scenes.scene import SceneError
 
 SMOOTH_BELOW_RAD = np.deg2rad(35.0)
 
@@ -23,13 +23,13 @@ def add_model(asset: str, size: float, name: str) -> bpy.types.Object:
     Raises:
         SceneError: no such asset.
     """
-    if asset not in objects.BUILTIN_ASSETS:
-        raise SceneError(f"unknown asset {asset!r}, there are {', '.join(objects.BUILTIN_ASSETS)}")
+    if asset not in toys.BUILTIN_ASSETS:
+        raise SceneError(f"unknown asset {asset!r}, there are {', '.join(toys.BUILTIN_ASSETS)}")
     model = asset.removeprefix("builtin:")
     if model == "suzanne":
         mesh = _suzanne()
     else:
-        mesh = _join([_part_mesh(part) for part in objects.BUILDERS[model]()])
+        mesh = _join([_part_mesh(part) for part in toys.BUILDERS[model]()])
     vertices = mesh_vertices(mesh)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     foot = np.array([*(low + high)[:2] / 2, low[2]])
@@ -52,7 +52,7 @@ def _set_vertices(mesh: bpy.types.Mesh, vertices: np.ndarray) -> None:
     mesh.update()
 
 
-def _part_mesh(part: objects.Part) -> bpy.types.Mesh:
+def _part_mesh(part: toys.Part) -> bpy.types.Mesh:
     mesh = bpy.data.meshes.new("part")
     mesh.from_pydata(part.mesh.vertices.tolist(), [], [list(face) for face in part.mesh.faces])
     _make_consistent(mesh)
@@ -137,7 +137,7 @@ def _linear(colour: tuple[float, float, float]) -> tuple[float, float, float]:
 def _material(name: str) -> bpy.types.Material:
     if name in bpy.data.materials:
         return bpy.data.materials[name]
-    look = objects.MATERIALS[name]
+    look = toys.MATERIALS[name]
     material = bpy.data.materials.new(name)
     shader = new_surface(material)
     shader.inputs["Base Color"].default_value = (*_linear(look.colour), 1.0)

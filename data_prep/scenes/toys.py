@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.shapes import Mesh, box, cylinder, ellipsoid, lathe, prism, tube
+from data_prep.scenes.shapes import Mesh, box, cylinder, ellipsoid, lathe, prism, tube
 
 
 class Material(NamedTuple):

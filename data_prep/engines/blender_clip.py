@@ -10,10 +10,10 @@ import bpy
 import numpy as np
 from mathutils import Matrix, Vector
 
-from data_prep import blender_models as models
-from data_prep import blender_stage as stage
-from data_prep import geometry
-from data_prep.scene import Scene
+from data_prep.engines import blender_models as models
+from data_prep.engines import blender_stage as stage
+from data_prep.scenes import geometry
+from data_prep.scenes.scene import Scene
 
 # A ray that reaches a surface point this near (metres) has seen it.
 SEEN_WITHIN = 2e-3
