@@ -19,8 +19,12 @@ PACKAGES = [
     "posetraj_jax.nn",
     "posetraj_jax.training",
     "data_prep",
+    "data_prep.cameras",
     "data_prep.engines",
+    "data_prep.fanout",
+    "data_prep.objects",
     "data_prep.scenes",
+    "data_prep.tracking",
     "convert_weights",
     "convert_weights.oracle",
 ]
@@ -46,7 +50,7 @@ CORE = [
     "tensorflow-datasets>=4.9.10",
     "tqdm>=4.66",
 ]
-PREP = ["apache-beam>=2.77", "trimesh>=4"]
+PREP = ["apache-beam>=2.77", "mapbox_earcut>=2", "pycolmap>=3.10", "scipy>=1.13", "trimesh>=4"]
 CONVERT = ["torch>=2.6", "diffusers>=0.35", "transformers>=4.50", "accelerate"]
 EVAL = ["scipy>=1.13"]
 DEMO = ["gradio>=6"]
@@ -71,7 +75,7 @@ setup(
         "convert": CONVERT,
         "eval": EVAL,
         "demo": DEMO,
-        "dev": [*TEST, *CONVERT, "torch==2.13.0"],
+        "dev": [*TEST, *CONVERT, *PREP, "torch==2.13.0"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

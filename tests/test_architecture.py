@@ -75,6 +75,7 @@ LIBRARIES = {
     "torch": r"convert_weights\.oracle(\.|$)",
     "diffusers": r"convert_weights\.oracle(\.|$)",
     "transformers": r"convert_weights\.oracle(\.|$)",
+    "apache_beam": r"data_prep\.fanout\.beam_tasks$",
     "bpy": r"data_prep\.engines\.blender_",
     "tensorflow": r"$^",
 }

@@ -37,6 +37,7 @@ def load_clip(folder: Path, *, jpeg_quality: int) -> Clip:
             _as_jpeg(folder / f"frame_{i:03d}.png", jpeg_quality) for i in range(scene.frames)
         ),
         masks_png=tuple(_as_png(folder / f"mask_{i:03d}.png") for i in range(scene.frames)),
+        depths_png=(),
         fps=scene.fps,
         tracks_visible=notes["tracks_visible"],
         track_kinds=tuple(str(kind) for kind in notes["track_kinds"]),

@@ -41,8 +41,11 @@ class Clip(NamedTuple):
     frames_jpeg: tuple[bytes, ...]
     """f RGB frames, each JPEG-encoded, all of one size."""
     masks_png: tuple[bytes, ...]
-    """f single-channel 8-bit PNGs of the frames' size: 0 = background, i = object i - 1.
-    Empty where nobody segmented the clip (real video)."""
+    """f single-channel 8-bit PNGs of the frames' size: 0 = background, i = object i - 1; of real
+    video, i = the segment with index i - 1 in `track_objects`. Empty where nobody segmented it."""
+    depths_png: tuple[bytes, ...]
+    """f single-channel 16-bit PNGs of the frames' size: distance along the optical axis in
+    millimetres, 0 = nothing there or farther than 65 m. Empty where it is not known."""
     fps: float
     """Frames per second."""
     tracks_px: Float32[Array, "f p 2"]
@@ -50,9 +53,10 @@ class Clip(NamedTuple):
     tracks_visible: Bool[Array, "f p"]
     """True where the point is inside the picture and nothing is in front of it."""
     track_kinds: tuple[str, ...]
-    """p names: 'floor' (on the ground under the object), 'centre', 'surface' or 'object'."""
+    """p names: 'floor' (on the ground under the object), 'centre' or 'surface' of what was
+    rendered; 'object', 'stuff' or 'void' of real video."""
     track_objects: Int32[Array, "p"]
-    """Which object (0-based) a point belongs to; -1 for none."""
+    """Which object or segment (0-based) a point belongs to; -1 for none."""
     box_world: Float32[Array, "f o 8 3"]
     """Corners of the oriented 3D box. Corner 4 z + 2 y + x, each 0 or 1 along the object's axes."""
     box_px: Float32[Array, "f o 8 2"]
@@ -133,10 +137,12 @@ def _picture_problems(clip: Clip) -> tuple[tuple[int, int], list[str]]:
     if not clip.frames_jpeg:
         return (0, 0), ["frames_jpeg: no frames"]
     problems: list[str] = []
-    if len(clip.masks_png) not in (0, len(clip.frames_jpeg)):
-        problems.append(f"masks_png: {len(clip.masks_png)} for {len(clip.frames_jpeg)} frames")
+    for name in ("masks_png", "depths_png"):
+        if len(getattr(clip, name)) not in (0, len(clip.frames_jpeg)):
+            count = len(getattr(clip, name))
+            problems.append(f"{name}: {count} for {len(clip.frames_jpeg)} frames")
     size: tuple[int, int] | None = None
-    for name, wanted in (("frames_jpeg", "JPEG"), ("masks_png", "PNG")):
+    for name, wanted in (("frames_jpeg", "JPEG"), ("masks_png", "PNG"), ("depths_png", "PNG")):
         for index, data in enumerate(getattr(clip, name)):
             try:
                 height, width, kind = image_header(data, f"{name}[{index}]")

@@ -3,9 +3,7 @@
 A dataset is a folder `<directory>/<name>/<version>/` that any TFDS user can open:
 
 * `*.array_record-SSSSS-of-NNNNN`, one record per clip in the order written. A record is a
-  `tf.train.Example` whose features have the names of the fields of `Clip`: pictures as
-  `Sequence(Image)` (the JPEG or PNG bytes, untouched), arrays as little-endian `Tensor(bytes)`,
-  names as `Text`, `provenance` as JSON text. `clip.ARRAYS` has the axes and types of the arrays.
+  `tf.train.Example`, see `record_codec`.
 * `metadata.json`: {"clips": [[clip_id, number of frames], ...]} in record order, so that windows
   can be planned without reading a single frame, and "file_bytes", the size of each record file in
   order, so that a truncated copy is found before anything is read.
@@ -16,21 +14,18 @@ spills them with TensorFlow; its own reader can skip the decoding of a picture, 
 sequence of them, without TensorFlow. Hence the few overrides here.)
 """
 
-import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from google.protobuf.json_format import ParseError
-from google.protobuf.message import DecodeError
-from tensorflow_datasets.proto import tf_example_pb2
 
-from posetraj_jax.data.clip import ARRAYS, LEGAL_ID, Array, Clip, check_clip
+from posetraj_jax.data import record_codec
+from posetraj_jax.data.clip import LEGAL_ID, Clip, check_clip
 from posetraj_jax.errors import UserError, listed
 
 __all__ = ["Clip", "ClipRecords", "check_clip", "find_datasets", "open_dataset", "write_dataset"]
@@ -38,7 +33,6 @@ __all__ = ["Clip", "ClipRecords", "check_clip", "find_datasets", "open_dataset",
 DATASET_NAME = "posetraj_clips"
 VERSION = "1.0.0"
 MAKE_DATA = "python -m data_prep.render_posetraj10k --out CLIPS_FOLDER"
-TEXTS = ("clip_id", "source", "licence")
 
 
 class ClipDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -55,7 +49,7 @@ class ClipDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Video clips with tracks, boxes, poses and cameras.",
-            features=_features(),
+            features=record_codec.features(),
             disable_shuffling=True,  # the records lie in the order of the index
             metadata=tfds.core.MetadataDict(),
         )
@@ -63,11 +57,11 @@ class ClipDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager):
         return {"train": self._generate_examples()}
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self) -> Iterator[tuple[int, bytes]]:
         for index, clip in enumerate(self._clips):
-            check_clip(clip)
+            record = record_codec.encode(clip)
             self.info.metadata["clips"].append([clip.clip_id, len(clip.frames_jpeg)])
-            yield index, _to_example(clip)
+            yield index, record
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         # TFDS calls this with `data_path` in a temporary folder that it renames on success.
@@ -93,14 +87,13 @@ class ClipDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         lengths: list[int] = []
         num_bytes, writer = 0, None
         try:
-            for index, example in self._generate_examples():
+            for index, record in self._generate_examples():
                 if index % self._clips_per_shard == 0:
                     if writer:
                         writer.close()
                     parts.append(Path(self.data_path) / f"part-{len(parts):05d}")
                     lengths.append(0)
                     writer = ArrayRecordWriter(str(parts[-1]), "group_size:1")
-                record = _serialized(self.info.features, example)
                 writer.write(record)
                 lengths[-1] += 1
                 num_bytes += len(record)
@@ -110,47 +103,6 @@ class ClipDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for shard, part in enumerate(parts):
             part.rename(template.sharded_filepath(shard_index=shard, num_shards=len(parts)))
         return lengths, num_bytes
-
-
-def _features() -> tfds.features.FeaturesDict:
-    features = tfds.features
-    tensors = {
-        name: features.Tensor(
-            shape=[int(axis) if axis.isdigit() else None for axis in axes.split()],
-            dtype=dtype,
-            encoding="bytes",
-        )
-        for name, (axes, dtype) in ARRAYS.items()
-    }
-    return features.FeaturesDict(
-        {
-            **{name: features.Text() for name in (*TEXTS, "provenance")},
-            **tensors,
-            "frames_jpeg": features.Sequence(features.Image(encoding_format="jpeg")),
-            "masks_png": features.Sequence(
-                features.Image(shape=(None, None, 1), encoding_format="png")
-            ),
-            "fps": features.Tensor(shape=(), dtype=np.float64, encoding="bytes"),
-            "track_kinds": features.Sequence(features.Text()),
-            "camera_known": features.Scalar(np.bool_),
-        }
-    )
-
-
-def _to_example(clip: Clip) -> dict[str, Any]:
-    return clip._asdict() | {
-        "fps": np.float64(clip.fps),
-        "frames_jpeg": list(clip.frames_jpeg),
-        "masks_png": list(clip.masks_png),
-        "track_kinds": list(clip.track_kinds),
-        "provenance": json.dumps(clip.provenance, sort_keys=True),
-    }
-
-
-def _serialized(features: tfds.features.FeaturesDict, example: dict[str, Any]) -> bytes:
-    # Protobuf maps have no order of their own: without this, equal clips give unequal files.
-    proto = tf_example_pb2.Example.FromString(features.serialize_example(example))
-    return proto.SerializeToString(deterministic=True)
 
 
 def write_dataset(
@@ -272,8 +224,8 @@ class ClipRecords:
             UserError: naming the file and the record, if it is truncated or corrupt.
         """
         try:
-            clip = _from_record(self._source[index])
-        except (RuntimeError, ValueError, KeyError, TypeError, DecodeError) as error:
+            clip = record_codec.decode(self._source[index])
+        except record_codec.UNREADABLE as error:
             raise self._broken(index, error) from error
         if clip.clip_id != self.clip_ids[index]:
             raise self._broken(index, ValueError(f"the record holds clip {clip.clip_id!r}"))
@@ -331,34 +283,3 @@ def _unreadable(folder: Path, got: str) -> UserError:
         got=got,
         fix=f"copy the folder again, or make the data again: {MAKE_DATA}",
     )
-
-
-def _from_record(record: bytes) -> Clip:
-    features = tf_example_pb2.Example.FromString(record).features.feature
-    missing = [name for name in (*TEXTS, "frames_jpeg", "provenance") if name not in features]
-    if missing:
-        raise ValueError(f"no {', '.join(missing)} in the record")
-    texts = {name: features[name].bytes_list.value[0].decode() for name in TEXTS}
-    kinds = (kind.decode() for kind in features["track_kinds"].bytes_list.value)
-    return Clip(
-        **texts,
-        **{name: _array(features, name) for name in ARRAYS},
-        frames_jpeg=tuple(features["frames_jpeg"].bytes_list.value),
-        masks_png=tuple(features["masks_png"].bytes_list.value),
-        fps=float(np.frombuffer(features["fps"].bytes_list.value[0], "<f8")[0]),
-        track_kinds=tuple(kinds),
-        camera_known=bool(features["camera_known"].int64_list.value[0]),
-        provenance=json.loads(features["provenance"].bytes_list.value[0]),
-    )
-
-
-def _array(features: Any, name: str) -> Array:
-    axes, dtype = ARRAYS[name]
-    letters = axes.split()
-    if sum(not letter.isdigit() for letter in letters) > 1:  # TFDS then stores the shape beside it
-        shape = list(features[f"{name}/shape"].int64_list.value)
-        data = features[f"{name}/value"].bytes_list.value[0]
-    else:
-        shape = [int(letter) if letter.isdigit() else -1 for letter in letters]
-        data = features[name].bytes_list.value[0]
-    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)

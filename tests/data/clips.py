@@ -40,6 +40,7 @@ def make_clip(number: int = 0, num_frames: int = 16, **changes) -> Clip:
         clip_id=f"clip-{number:03d}",
         frames_jpeg=tuple(jpeg(grey(10 * number + t)) for t in range(num_frames)),
         masks_png=tuple(png(np.zeros((HEIGHT, WIDTH), np.uint8)) for _ in range(num_frames)),
+        depths_png=(),
         fps=29.97,
         tracks_px=np.stack([floor, floor - [0, 10]], axis=1).astype(np.float32),
         tracks_visible=np.ones((num_frames, 2), bool),

@@ -1,0 +1,83 @@
+"""Command line options that all preparations share, and how a run of one ends."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_prep.fanout.hand import HandOptions
+from data_prep.fanout.pipeline import FanoutOptions
+from data_prep.fanout.task import Outcome
+from posetraj_jax.errors import listed
+
+EXIT_INCOMPLETE = 3
+"""Exit code of a run that did what it could and had to leave some sources out."""
+GIGA = 10**9
+
+
+def add_options(
+    parser: argparse.ArgumentParser, *, timeout_s: float, memory_gb: float = 8.0
+) -> None:
+    """Adds the options of the fan-out; what follows a lone '--' goes to Beam as it is."""
+    group = parser.add_argument_group("how the work is spread")
+    add = group.add_argument
+    add("--parts", type=Path, help="folder of finished parts (default: beside --out)")
+    add("--workers", type=positive_integer, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    add("--timeout_s", type=positive_number, default=timeout_s, help="of a task (%(default)s)")
+    add("--retries", type=int, default=1, help="after a crash or a timeout (%(default)s)")
+    add("--memory_gb", type=float, default=memory_gb, help="of a process, 0 = all (%(default)s)")
+    add("--accept_rejects", action="store_true", help="exit with 0 though sources were left out")
+    parser.epilog = "Options of Apache Beam, such as -- --runner=FlinkRunner, go after a lone '--'."
+
+
+def parse(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> tuple[argparse.Namespace, tuple[str, ...]]:
+    """The options of a preparation and those of Beam."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    return parser.parse_args(arguments[:split]), tuple(arguments[split + 1 :])
+
+
+def fanout_options(
+    options: argparse.Namespace, beam: tuple[str, ...], *, unit: str, tasks_per_process: int = 1
+) -> FanoutOptions:
+    """What `pipeline.run` needs."""
+    hand = HandOptions(
+        timeout_s=options.timeout_s,
+        memory_bytes=round(options.memory_gb * GIGA),
+        retries=options.retries,
+        tasks_per_process=tasks_per_process,
+    )
+    return FanoutOptions(options.workers, hand, unit, beam)
+
+
+def report(outcomes: Sequence[Outcome], names: Sequence[str], accept: bool) -> int:
+    """Prints what was left out and why, source by source; returns the exit code.
+
+    Args:
+        outcomes: of all tasks.
+        names: of their sources, as the user knows them.
+        accept: rejected sources are no reason for another exit code; failed ones always are.
+    """
+    rejected = [f"{n}: {o.rejected}" for n, o in zip(names, outcomes, strict=True) if o.rejected]
+    failed = [f"{n}: {o.failed}" for n, o in zip(names, outcomes, strict=True) if o.failed]
+    for what, lines in (("rejected", rejected), ("failed, tried again next time", failed)):
+        if lines:
+            print(f"{len(lines)} of {len(outcomes)} {what}:{listed(lines, len(lines))}")
+    return EXIT_INCOMPLETE if failed or (rejected and not accept) else 0
+
+
+def positive_integer(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def positive_number(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise ValueError
+    return number

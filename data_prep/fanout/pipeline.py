@@ -1,0 +1,168 @@
+"""Does many tasks: on the cores of this machine, or on any runner that Apache Beam has.
+
+A task runs in a worker process of its own (`hand`), wherever the runner places it; the folder of
+parts must be seen from there. Progress is read from that folder, so it shows on every runner.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data_prep.fanout.hand import DiskFullError, Hand, HandOptions
+from data_prep.fanout.task import DONE, FAILED, Outcome, Task, outcome_of, results_in
+from posetraj_jax.errors import UserError
+
+LOCK = ".lock"
+PROGRESS_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class FanoutOptions:
+    """How tasks are spread."""
+
+    workers: int
+    """Processes at a time, on this machine."""
+    hand: HandOptions
+    unit: str = "clip"
+    """What a result is called beside the progress bar."""
+    beam: tuple[str, ...] = ()
+    """Standard options of Beam, such as '--runner=FlinkRunner'; none = this machine."""
+
+
+def run(tasks: Sequence[Task], parts: Path, options: FanoutOptions) -> list[Outcome]:
+    """Does all tasks that are not finished; what came of every task, in the order given.
+
+    A finished task is not done again, whoever finished it, and no result depends on the number of
+    workers or on the order in which tasks end.
+
+    Args:
+        tasks: keys must differ.
+        parts: folder of the results, made if absent; one run at a time.
+        options: how.
+
+    Raises:
+        UserError: Beam is missing, the disk is full, or another run works in this folder; what is
+            finished is kept.
+    """
+    if len({task.key for task in tasks}) != len(tasks):
+        raise ValueError("two tasks have the same key")
+    with _alone(parts):
+        waiting = [task for task in tasks if outcome_of(task, parts) is None]
+        if waiting:
+            _run_beam(waiting, parts, options, total=sum(task.results for task in tasks))
+    return [outcome_of(task, parts) or _failure(task, parts) for task in tasks]
+
+
+def _run_beam(tasks: Sequence[Task], parts: Path, options: FanoutOptions, total: int) -> None:
+    beam_tasks = _beam_tasks()
+    try:
+        with _progress(tasks, parts, options.unit, total):
+            beam_tasks.run(tasks, parts, options.hand, options.workers, options.beam)
+    except BaseException as error:
+        Hand.stop_all()  # else the threads that wait for them would keep this process alive
+        if (full := _cause(error, DiskFullError)) is not None:
+            raise UserError(
+                f"There is no room in {parts}",
+                expected="a disk with enough room",
+                got=str(full),
+                fix="make room and run the same command again: what is finished is kept",
+            ) from error
+        raise
+    finally:
+        Hand.allow_all()
+
+
+def _beam_tasks():
+    """The module that needs Beam."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it misses clients of clouds that nobody asked for
+    try:
+        from data_prep.fanout import beam_tasks
+    except ImportError as error:
+        raise UserError(
+            "Apache Beam is missing",
+            expected="the packages that prepare data",
+            got=str(error),
+            fix="pip install 'posetraj_jax[prep]', or `pip install -e .[prep]` in a clone",
+        ) from error
+    finally:
+        logging.disable(level)
+    return beam_tasks
+
+
+def _cause(error: BaseException | None, kind: type) -> BaseException | None:
+    """The error of this kind among those that led to another."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _failure(task: Task, parts: Path) -> Outcome:
+    try:
+        said = json.loads((task.folder(parts) / FAILED).read_text())
+    except FileNotFoundError:
+        said = "nothing is known of it: the runner did not do it"
+    return Outcome(task.key, failed=said)
+
+
+@contextmanager
+def _alone(parts: Path) -> Iterator[None]:
+    """Makes the folder and keeps other runs out of it."""
+    parts.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(parts / LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UserError(
+            f"The parts in {parts} cannot be worked on",
+            expected="to be the only run that does",
+            got="another one",
+            fix="wait for that run, or give another folder with --parts",
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _progress(tasks: Sequence[Task], parts: Path, unit: str, total: int) -> Iterator[None]:
+    """Shows how many results there are, while the block runs."""
+    folders = {task.folder(parts): task.results for task in tasks}
+    ended = threading.Event()
+    with tqdm(total=total, unit=unit, dynamic_ncols=True) as bar:
+        # What is there already is no work of this run: it must not make the estimate rosy.
+        bar.initial = bar.n = total - sum(folders.values()) + sum(map(_count, folders))
+
+        def watch() -> None:
+            known = dict.fromkeys(folders, 0)
+            while not ended.wait(PROGRESS_SECONDS):
+                for folder in [f for f in known if known[f] < folders[f]]:
+                    known[folder] = folders[folder] if _ended(folder) else _count(folder)
+                bar.n = total - sum(folders.values()) + sum(known.values())
+                bar.refresh()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+            bar.n = total - sum(folders.values()) + sum(map(_count, folders))
+            bar.refresh()
+
+
+def _count(folder: Path) -> int:
+    return len(results_in(folder))
+
+
+def _ended(folder: Path) -> bool:
+    return (folder / DONE).exists() or (folder / FAILED).exists()

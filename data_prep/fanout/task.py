@@ -1,0 +1,104 @@
+"""One piece of a preparation: what to do, and the folder that its results appear in, one by one.
+
+    PARTS/<key>.<digest>/<result>     each file atomic: whole, or not there
+    PARTS/<key>.<digest>/done.json    written last: what came out, or why its source is no good
+    PARTS/<key>.<digest>/failed.json  why the last run could not do it; the next one tries again
+
+The digest is of all that a task depends on. So a finished task is found by its name alone, a task
+that was changed is done again, and two processes agree without talking to each other.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from posetraj_jax.data.clip import LEGAL_ID
+
+DONE, FAILED = "done.json", "failed.json"
+PARTIAL = ".partial-"
+DIGEST_DIGITS = 12
+
+
+class RejectedError(Exception):
+    """A source that cannot become data, for a reason of its own: trying again would not help."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one worker does at a time; it stands or falls on its own."""
+
+    key: str
+    """Unique among the tasks; may name a file."""
+    work: str
+    """'module:function', called as function(job, folder). It writes its results with `appearing`,
+    leaves out what is there already, and raises `RejectedError` for a source that is no good."""
+    job: dict[str, Any]
+    """JSON. All that the results depend on, or stands for it, such as a file's size and time."""
+    results: int = 1
+    """How many files it is expected to make, for progress."""
+
+    def __post_init__(self):
+        if not LEGAL_ID.fullmatch(self.key) or len(self.key) > 200:
+            raise ValueError(f"not a legal key: {self.key!r}")
+
+    def folder(self, parts: Path) -> Path:
+        """Where its results appear."""
+        text = json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        return parts / f"{self.key}.{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]}"
+
+
+class Outcome(NamedTuple):
+    """What came of a task."""
+
+    key: str
+    results: tuple[str, ...] = ()
+    """Names of the files in its folder, sorted."""
+    rejected: str = ""
+    """Why its source is no good. Final: it is not tried again."""
+    failed: str = ""
+    """Why the work did not end: a crash, a time limit. The next run tries again."""
+
+
+def outcome_of(task: Task, parts: Path) -> Outcome | None:
+    """What came of a finished task; None for one that has to be done, or done again."""
+    try:
+        text = (task.folder(parts) / DONE).read_text()
+    except FileNotFoundError:
+        return None
+    said = json.loads(text)
+    return Outcome(task.key, tuple(said["results"]), said["rejected"])
+
+
+def finish(folder: Path, rejected: str = "") -> tuple[str, ...]:
+    """Marks the task of a folder as done; returns the names of its results."""
+    results = () if rejected else tuple(results_in(folder))
+    with appearing(folder / DONE) as partial:
+        partial.write_text(json.dumps({"results": results, "rejected": rejected}))
+    return results
+
+
+def results_in(folder: Path) -> list[str]:
+    """Names of the results that are whole, sorted."""
+    if not folder.is_dir():
+        return []
+    names = sorted(entry.name for entry in folder.iterdir())
+    return [n for n in names if n not in (DONE, FAILED) and not n.startswith(PARTIAL)]
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Gives a path to write to; the file is at `path` when the block ends well, else nowhere."""
+    partial = path.with_name(f"{PARTIAL}{path.name}")
+    try:
+        yield partial
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())  # else a power cut leaves an empty file of this name
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,85 @@
+"""A process that does tasks one after the other, so that a crash or a hang costs one task only.
+
+    python -m data_prep.fanout.worker DESCRIPTOR MEMORY_BYTES
+
+A task comes as one line of JSON on stdin; what came of it goes, as one line, to DESCRIPTOR, which
+only the driver reads. Whatever libraries print goes to stderr. The process ends when stdin does,
+when its driver dies, or when it takes more than MEMORY_BYTES (0: no limit).
+"""
+
+import ctypes
+import errno
+import importlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from data_prep.fanout.task import DONE, FAILED, PARTIAL, RejectedError, finish
+from posetraj_jax.errors import UserError
+
+PR_SET_PDEATHSIG = 1
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def die_with_parent() -> None:
+    """Has the system kill this process when the one that started it dies, however it dies.
+
+    Linux only; elsewhere the end of stdin has to do.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:  # it died before the call
+            os._exit(1)
+
+
+def do(work: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Does one task; says what came of it."""
+    said = {"results": (), "rejected": "", "failed": "", "disk_full": False}
+    try:
+        said["results"] = _do(work, job, folder)
+    except RejectedError as error:
+        finish(folder, rejected=str(error))
+        said["rejected"] = str(error)
+    except OSError as error:
+        said |= {"failed": str(error), "disk_full": error.errno in NO_ROOM}
+    except UserError as error:
+        said["failed"] = str(error)
+    except MemoryError:
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        said["failed"] = f"needs more than {limit / 1e9:.1f} GB of memory"
+    return said
+
+
+def _do(work: str, job: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{PARTIAL}*"):  # by a killed process
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for name in (DONE, FAILED):
+        (folder / name).unlink(missing_ok=True)
+    module, _, function = work.partition(":")
+    getattr(importlib.import_module(module), function)(job, folder)
+    return finish(folder)
+
+
+def main(arguments: list[str]) -> None:
+    """Does tasks until stdin ends."""
+    die_with_parent()
+    descriptor, memory_bytes = map(int, arguments)
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
+    os.dup2(2, 1)  # the driver reads no prints
+    with os.fdopen(descriptor, "w") as answers:
+        for line in sys.stdin:
+            task = json.loads(line)
+            said = do(task["work"], task["job"], Path(task["folder"]))
+            print(json.dumps(said), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
