@@ -1,78 +1,263 @@
-"""Renders clips like PoseTraj-10K's with Blender and packs them as a dataset of clip records.
+"""Renders PoseTraj-10K from object files and packs it as a dataset of clip records.
 
-    python -m data_prep.render_posetraj10k --out DIR --num_clips 16 --seed 0
+    python -m data_prep.render_posetraj10k --objects FOLDER --out DIR
 
-The same arguments give the same clips. Rendered clips are kept in `--renders`, so that a run that
-was stopped goes on where it was. Every clip is checked against its annotations before it is packed.
-Needs the render environment (`make render-env`).
+Each object travels on `--paths_per_object` floor paths. The same arguments give the same clips,
+however many workers there are. A run that was stopped goes on where it was: finished clips lie in
+`--parts` until all are packed. Objects that are no good, or that Blender cannot take, are left out
+and named with the reason, and the exit code is then 3. Needs `pip install -e .[prep]`, and for the
+engine cycles the render environment (`make render-env`).
 """
 
 import argparse
+import os
+import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from data_prep.engines import render_env, render_run, verify
-from data_prep.scenes.paths import HEADINGS
-from data_prep.scenes.posetraj import make_scenes
-from data_prep.scenes.toys import BUILTIN_ASSETS
+from data_prep import render_object
+from data_prep.engines import render_env
+from data_prep.engines.rendered_clip import Packing
+from data_prep.fanout import options as fanout
+from data_prep.fanout import pipeline
+from data_prep.fanout.clip_files import clips_of
+from data_prep.fanout.task import Task
+from data_prep.objects.found import ObjectEntry, find_objects
+from data_prep.objects.toy_models import TOYS
+from data_prep.scenes import looks, paths, posetraj
+from data_prep.scenes.posetraj import SceneOptions
+from data_prep.scenes.toys import BUILTIN, BUILTIN_ASSETS
 from posetraj_jax import errors
 from posetraj_jax.data.records import VERSION, write_dataset
+from posetraj_jax.errors import UserError, listed
 
-JPEG_QUALITY = 90
+BUILTIN_OBJECTS = BUILTIN.removesuffix(":")
+CC0 = "CC0-1.0"
+TIMEOUT_S = 3600.0
+MOST_JPEG_QUALITY = 95
+COMPANION_CANDIDATES = 4
+"""Objects that are tried for each place beside the first, where several share the floor."""
+RANGES = {
+    "seed": (0, 2**32 - 1),
+    "paths_per_object": (1, 1000),
+    "frames": (2, 1000),
+    "width": (64, 4096),
+    "height": (64, 4096),
+    "samples": (1, 4096),
+    "threads": (1, 1024),
+    "objects_per_clip": (1, 5),
+    "clips_per_shard": (1, 1_000_000),
+    "jpeg_quality": (1, MOST_JPEG_QUALITY),
+}
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads and checks the command line.
-
-    Raises:
-        UserError: a number out of its range, or a place that cannot be written.
-    """
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep.render_posetraj10k", description=__doc__.splitlines()[0]
+        prog="python -m data_prep.render_posetraj10k",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder that gets the dataset <name>/<version>")
-    add("--name", default="posetraj10k", help="of the dataset (default: %(default)s)")
-    add("--num_clips", type=int, default=16, help="S and circle in turn (default: %(default)s)")
     add(
-        "--heading",
-        choices=HEADINGS,
-        default="tangent",
-        help="where objects look; official: centre",
+        "--objects",
+        default=BUILTIN_OBJECTS,
+        help="a folder of object files, a list of them (lines `uid path`, or JSON {uid: path} as "
+        "the package objaverse gives), or builtin (%(default)s)",
     )
-    add("--clips_per_shard", type=int, default=256, help="clips per file (default: %(default)s)")
-    render_run.add_options(parser, JPEG_QUALITY)
-    options = parser.parse_args(arguments)
+    add("--out", type=Path, required=True, help="folder that gets the dataset NAME/VERSION")
+    add("--name", default="posetraj10k", help="of the dataset (%(default)s)")
+    add("--licence", default="", help=f"of the pictures, for the records (builtin: {CC0})")
+    add("--jpeg_quality", type=int, default=90, help=f"1 to {MOST_JPEG_QUALITY} (%(default)s)")
+    add("--no_depth", action="store_true", help="store no depth: half the size")
+    add("--clips_per_shard", type=int, default=256, help="clips per file (%(default)s)")
+    _add_scene_options(parser)
+    _add_engine_options(parser)
+    fanout.add_options(parser, timeout_s=TIMEOUT_S)
+    return parser
+
+
+def _add_scene_options(parser: argparse.ArgumentParser) -> None:
+    add, o = parser.add_argument_group("what is filmed").add_argument, SceneOptions()
+    add("--seed", type=int, default=o.seed)
+    add("--paths_per_object", type=int, default=o.paths_per_object, help="(%(default)s)")
+    add("--curves", nargs="+", choices=paths.CURVES, default=o.curves, help="(%(default)s)")
+    add("--heading", choices=paths.HEADINGS, default=o.heading, help="official: centre")
+    add("--objects_per_clip", type=int, default=1, help="on the floor at once (%(default)s)")
+    add("--camera", choices=posetraj.CAMERAS, default=o.camera, help="(%(default)s)")
+    add("--light", choices=looks.LIGHTS, default=o.light, help="official: overhead (%(default)s)")
+    add("--floor", choices=looks.FLOOR_KINDS, default=o.floor, help="(%(default)s)")
+    add("--floor_pictures", nargs="+", type=Path, default=[], help="pictures, instead of tiles")
+    add(
+        "--skies",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="panoramas: .hdr, .jpg, .png; cycles: .exr",
+    )
+    add("--frames", type=int, default=o.frames, help="official: 32 (%(default)s)")
+    add("--width", type=int, default=o.width, help="official: 720 (%(default)s)")
+    add("--height", type=int, default=o.height, help="official: 480 (%(default)s)")
+    add("--fps", type=float, default=o.fps, help="(%(default)s)")
+
+
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how it is rendered").add_argument
+    add("--engine", choices=render_object.ENGINES, default="cycles", help="fast needs no Blender")
+    add("--samples", type=int, default=SceneOptions().samples, help="of cycles (%(default)s)")
+    add("--device", choices=render_env.DEVICES, default="auto", help="of cycles (%(default)s)")
+    add("--threads", type=int, default=1, help="of each Blender (%(default)s)")
+    add("--render_python", type=Path, help="Python with bpy (default: that of .venv-render)")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuses options that cannot work.
+
+    Raises:
+        UserError: with everything that is wrong.
+    """
+    wrong = [
+        f"--{name} is {getattr(options, name)}, it goes from {least} to {most}"
+        for name, (least, most) in RANGES.items()
+        if not least <= getattr(options, name) <= most
+    ]
+    if not options.fps > 0:
+        wrong.append(f"--fps is {options.fps}, it must be above 0")
+    through_centre = sorted({"line", "eight"} & set(options.curves))
+    if options.heading == "centre" and through_centre:
+        wrong.append(f"--heading centre does not go with curves through it: {through_centre}")
     target = options.out / options.name / VERSION
-    render_run.check_options(
-        options,
-        lowest={"num_clips": 1, "clips_per_shard": 1},
-        out=options.out,
-        problems=[f"--out already holds a dataset: {target}"] if target.exists() else [],
-    )
-    return options
+    if target.exists():
+        wrong.append(f"--out already holds a dataset: {target}")
+    if not _writable(options.out):
+        wrong.append(f"--out {options.out} cannot be made or written")
+    for path in (*options.floor_pictures, *options.skies):
+        if not path.is_file():
+            wrong.append(f"there is no picture {path}")
+    names = [path.name for path in (*options.floor_pictures, *options.skies)]
+    if len(set(names)) < len(names):
+        wrong.append(f"two pictures have the same name: {sorted(names)}")
+    if wrong:
+        raise UserError(
+            "The clips cannot be rendered as asked",
+            expected="legal options",
+            got=listed(wrong),
+            fix="change these options (see --help)",
+        )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Renders, checks and packs."""
-    options = parse(arguments)
-    python = render_env.find_python(options.render_python)
-    scenes = make_scenes(
-        options.num_clips,
-        options.seed,
-        render_env.measure(python, BUILTIN_ASSETS),
-        heading=options.heading,
-        samples=options.samples,
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def tasks_of(options: argparse.Namespace) -> tuple[list[Task], list[str]]:
+    """One task for each object, and the objects' names.
+
+    Raises:
+        UserError: no objects, or no Blender for the engine cycles.
+    """
+    entries = _entries(options)
+    python = options.render_python or render_env.DEFAULT_PYTHON
+    if options.engine == "cycles":
+        render_env.find_python(python)
+    job = {
+        "scenes": asdict(scene_options(options)),
+        "companions": options.objects_per_clip - 1,
+        "engine": options.engine,
+        "packing": _packing(options)._asdict(),
+    }
+    how = {
+        "python": str(python),
+        "threads": options.threads,
+        "device": options.device,
+        "pictures": {p.name: str(p.absolute()) for p in (*options.floor_pictures, *options.skies)},
+    }
+    tasks = []
+    for number, entry in enumerate(entries):
+        shown = [entry, *_companions(entries, number, options.objects_per_clip - 1)]
+        tasks.append(
+            Task(
+                key=entry.uid,
+                work="data_prep.render_object:render",
+                job=job | {"made_of": [_stamp(each) for each in shown]},
+                how=how | {"objects": [_described(each) for each in shown]},
+                results=options.paths_per_object,
+            )
+        )
+    return tasks, [entry.name for entry in entries]
+
+
+def _entries(options: argparse.Namespace) -> list[ObjectEntry]:
+    if options.objects != BUILTIN_OBJECTS:
+        return find_objects(Path(options.objects))
+    assets = BUILTIN_ASSETS if options.engine == "cycles" else TOYS
+    uids = [asset.removeprefix(BUILTIN) for asset in assets]
+    return [ObjectEntry(uid, Path(), asset) for uid, asset in zip(uids, assets, strict=True)]
+
+
+def _companions(entries: Sequence[ObjectEntry], number: int, count: int) -> list[ObjectEntry]:
+    """Those that follow in the list, round and round: enough to choose from."""
+    ahead = min(len(entries) - 1, count * COMPANION_CANDIDATES)
+    return [entries[(number + step) % len(entries)] for step in range(1, ahead + 1)]
+
+
+def _described(entry: ObjectEntry) -> dict[str, str]:
+    path = "" if entry.path == Path() else str(entry.path.absolute())
+    return {"uid": entry.uid, "name": entry.name, "path": path}
+
+
+def _stamp(entry: ObjectEntry) -> list[Any]:
+    """What tells whether an object is the one that was rendered before."""
+    try:
+        status = entry.path.stat()
+    except OSError:
+        return [entry.uid, "missing"]
+    return [entry.uid, *([status.st_size, status.st_mtime_ns] if entry.path != Path() else [])]
+
+
+def scene_options(options: argparse.Namespace) -> SceneOptions:
+    """What all scenes have in common."""
+    same = ("seed", "paths_per_object", "heading", "camera", "light", "floor", "samples")
+    return SceneOptions(
+        **{name: getattr(options, name) for name in (*same, "frames", "width", "height", "fps")},
+        curves=tuple(options.curves),
+        floor_pictures=tuple(path.name for path in options.floor_pictures),
+        sky_pictures=tuple(path.name for path in options.skies),
     )
-    render_run.render_missing(scenes, python, options.renders, options.workers)
+
+
+def _packing(options: argparse.Namespace) -> Packing:
+    builtin = options.objects == BUILTIN_OBJECTS
+    licence = options.licence or (CC0 if builtin else "that of the objects, see their source")
+    return Packing(options.jpeg_quality, not options.no_depth, licence, "posetraj10k")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Renders, checks and packs; 0, or 3 if objects were left out."""
+    options, beam = fanout.parse(make_parser(), arguments)
+    check(options)
+    tasks, names = tasks_of(options)
+    parts = options.parts or options.out / f".{options.name}.parts"
+    outcomes = pipeline.run(tasks, parts, fanout.fanout_options(options, beam, unit="clip"))
+    code = fanout.report(outcomes, names, options.accept_rejects)
     folder = write_dataset(
-        render_run.checked_clips(scenes, options.renders, options.jpeg_quality, verify.problems),
+        clips_of(tasks, outcomes, parts),
         options.out,
         name=options.name,
         clips_per_shard=options.clips_per_shard,
     )
+    clips = sum(len(outcome.results) for outcome in outcomes)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    print(f"{len(scenes)} clips, {size:.1f} MB: {folder}")
+    print(f"{clips} clips of {len(tasks)} objects, {size:.1f} MB: {folder}")
+    if not any(outcome.failed for outcome in outcomes):
+        shutil.rmtree(parts)
+    return code
 
 
 if __name__ == "__main__":

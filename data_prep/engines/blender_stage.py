@@ -8,11 +8,12 @@ import numpy as np
 from mathutils import Matrix
 
 from data_prep.engines.blender_models import new_surface
-from data_prep.scenes.scene import Camera, Floor, Light, Scene
+from data_prep.scenes.scene import Camera, Floor, Light, Scene, SceneError
 
 FLOOR_HALF_SIDE = 30.0
 SENSOR_MM = 36.0
 BOUNCES = 4
+GPU_KINDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")
 
 
 def empty_stage() -> bpy.types.Scene:
@@ -21,15 +22,49 @@ def empty_stage() -> bpy.types.Scene:
     return bpy.context.scene
 
 
-def add_floor(floor: Floor) -> None:
-    """A large plane on z = 0 with square tiles, each slightly different, and grout between."""
+def add_floor(floor: Floor, pictures: dict[str, str]) -> None:
+    """A large plane on z = 0: square tiles, each slightly different, with grout between them; or a
+    picture.
+    """
     side = FLOOR_HALF_SIDE
     mesh = bpy.data.meshes.new("floor")
     mesh.from_pydata(
         [(-side, -side, 0), (side, -side, 0), (side, side, 0), (-side, side, 0)], [], [(0, 1, 2, 3)]
     )
-    mesh.materials.append(_tiles(floor))
+    material = _laid(floor, _picture(floor.picture, pictures)) if floor.picture else _tiles(floor)
+    mesh.materials.append(material)
     bpy.context.scene.collection.objects.link(bpy.data.objects.new("floor", mesh))
+
+
+def _picture(name: str, pictures: dict[str, str]) -> bpy.types.Image:
+    """A picture that a scene names.
+
+    Raises:
+        SceneError: the job does not bring it, or Blender cannot read it.
+    """
+    if name not in pictures:
+        raise SceneError(f"the scene names the picture {name!r}, the job brings {list(pictures)}")
+    try:
+        return bpy.data.images.load(pictures[name])
+    except RuntimeError as error:
+        raise SceneError(f"cannot read the picture {name!r}: {error}") from error
+
+
+def _laid(floor: Floor, picture: bpy.types.Image) -> bpy.types.Material:
+    """A picture laid over the floor again and again."""
+    material = bpy.data.materials.new("picture")
+    shader = new_surface(material)
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    image, scale = nodes.new("ShaderNodeTexImage"), nodes.new("ShaderNodeVectorMath")
+    image.image, image.extension, scale.operation = picture, "REPEAT", "MULTIPLY"
+    width, height = picture.size
+    scale.inputs[1].default_value = (1 / floor.tile, width / height / floor.tile, 1.0)
+    links.new(nodes.new("ShaderNodeTexCoord").outputs["Object"], scale.inputs[0])
+    links.new(scale.outputs["Vector"], image.inputs["Vector"])
+    links.new(image.outputs["Color"], shader.inputs["Base Color"])
+    shader.inputs["Roughness"].default_value = 0.5
+    shader.inputs["Specular IOR Level"].default_value = 0.2
+    return material
 
 
 def _tiles(floor: Floor) -> bpy.types.Material:
@@ -79,8 +114,8 @@ def _clouded(nodes, links, place, colour):
     return multiply.outputs["Vector"]
 
 
-def add_light(light: Light) -> None:
-    """A sun with a soft edge and a sky that fades from the horizon to the zenith."""
+def add_light(light: Light, pictures: dict[str, str]) -> None:
+    """A sun with a soft edge, and a sky that fades from the horizon to the zenith or a panorama."""
     sun = bpy.data.lights.new("sun", "SUN")
     sun.energy, sun.angle = light.sun_strength, np.deg2rad(2.0)
     lamp = bpy.data.objects.new("sun", sun)
@@ -88,7 +123,18 @@ def add_light(light: Light) -> None:
     tilt, turn = np.deg2rad(90.0 - light.sun_elevation_deg), np.deg2rad(light.sun_azimuth_deg + 90)
     lamp.rotation_euler = (tilt, 0.0, turn)
     bpy.context.scene.collection.objects.link(lamp)
-    bpy.context.scene.world = _sky(light)
+    world = _panorama(_picture(light.picture, pictures)) if light.picture else _sky(light)
+    bpy.context.scene.world = world
+
+
+def _panorama(picture: bpy.types.Image) -> bpy.types.World:
+    world = bpy.data.worlds.new("panorama")
+    nodes, links = world.node_tree.nodes, world.node_tree.links
+    image = nodes.new("ShaderNodeTexEnvironment")
+    image.image = picture
+    background = next(n for n in nodes if n.bl_idname == "ShaderNodeBackground")
+    links.new(image.outputs["Color"], background.inputs["Color"])
+    return world
 
 
 def _sky(light: Light) -> bpy.types.World:
@@ -130,11 +176,12 @@ def set_camera(camera: Camera, width: int, height: int) -> None:
     stage.camera.matrix_world = Matrix(pose.tolist())
 
 
-def set_quality(scene: Scene, threads: int) -> None:
-    """Cycles on the CPU with few samples and a denoiser; colours as they are (no film look)."""
+def set_quality(scene: Scene, threads: int, device: str) -> None:
+    """Cycles with few samples and a denoiser; colours as they are (no film look)."""
     stage = bpy.context.scene
     render, cycles = stage.render, stage.cycles
-    render.engine, cycles.device = "CYCLES", "CPU"
+    render.engine = "CYCLES"
+    _choose_device(device)
     render.resolution_x, render.resolution_y = scene.width, scene.height
     render.resolution_percentage = 100
     render.threads_mode, render.threads = "FIXED", threads
@@ -146,6 +193,32 @@ def set_quality(scene: Scene, threads: int) -> None:
     image = render.image_settings
     image.file_format, image.color_mode, image.color_depth = "PNG", "RGB", "8"
     image.compression = 30
+
+
+def _choose_device(device: str) -> None:
+    """The CPU, every GPU of a kind, or with 'auto' the first of these that is there.
+
+    Raises:
+        SceneError: there is no such GPU here.
+    """
+    kinds = GPU_KINDS if device == "auto" else () if device == "CPU" else (device,)
+    has_gpu = any(_use_gpus(kind) for kind in kinds)
+    if device not in ("auto", "CPU") and not has_gpu:
+        raise SceneError(f"there is no {device} device that this Blender can use")
+    bpy.context.scene.cycles.device = "GPU" if has_gpu else "CPU"
+
+
+def _use_gpus(kind: str) -> bool:
+    """Switches all GPUs of a kind on, and everything else off; False if there is none."""
+    preferences = bpy.context.preferences.addons["cycles"].preferences
+    try:
+        preferences.compute_device_type = kind
+    except TypeError:  # this build of Blender does not know it
+        return False
+    preferences.refresh_devices()
+    for device in preferences.devices:
+        device.use = device.type == kind
+    return any(device.use for device in preferences.devices)
 
 
 def switch_to_masks() -> None:

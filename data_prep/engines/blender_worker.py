@@ -1,29 +1,32 @@
 """Renders scene descriptions with Blender's Python wheel; runs inside the render environment.
 
     python blender_worker.py measure JOB.json     {"assets": [...]}
-    python blender_worker.py render JOB.json      {"scenes": [...], "out": DIR, "threads": N}
+    python blender_worker.py render JOB.json      {"scenes": [...], "out": DIR, "threads": N,
+                                                   "device": "CPU", "models": {asset: file},
+                                                   "pictures": {name: file}}
 
 `measure` reports the side lengths of each asset at size 1. `render` makes one folder per clip:
-scene.json, frame_000.png..., mask_000.png... and annotations.npz; it works in a hidden folder and
-renames it at the end, so that a killed run leaves no half clip. Reports go to stdout, one JSON
-object per line after the word in `REPORT` (Blender prints other lines of its own). Exit code 2
+frame_000.png..., mask_000.png..., depth_000.npy... and annotations.npz. Reports go to stdout, one
+JSON object per line after the word in `REPORT` (Blender prints other lines of its own). Exit code 2
 means that the job cannot be done as described; the reason is the last line on stderr.
 """
 
 import json
-import os
-import shutil
 import sys
 from pathlib import Path
 
 # The package's root goes last: its numpy is of another environment and must not win here.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from data_prep.scenes.scene import Scene, SceneError, from_json, to_json
+from data_prep.lifetime import die_with_parent
+from data_prep.scenes.scene import Scene, SceneError, from_json
 
 REPORT = "@posetraj "
 EXIT_BAD_JOB = 2
-JOB_KEYS = {"measure": {"assets"}, "render": {"scenes", "out", "threads"}}
+JOB_KEYS = {
+    "measure": {"assets"},
+    "render": {"scenes", "out", "threads", "device", "models", "pictures"},
+}
 
 
 def read_job(arguments: list[str]) -> tuple[str, dict]:
@@ -62,35 +65,33 @@ def measure(assets: list[str]) -> None:
         report(asset=asset, sides=(vertices.max(axis=0) - vertices.min(axis=0)).tolist())
 
 
-def render(scenes: list[Scene], out: Path, threads: int) -> None:
+def render(scenes: list[Scene], job: dict) -> None:
     """Renders every scene to `out / clip_id` and reports each frame and each finished clip."""
     import bpy  # noqa: F401 – first, see blender_models
 
-    from data_prep.engines.blender_clip import annotate, render_frames, set_up
+    from data_prep.engines.blender_clip import Brought, describe, render_frames, set_up
 
+    brought = Brought(job["models"], job["pictures"], int(job["threads"]), job["device"])
     for scene in scenes:
-        partial, final = out / f".partial-{scene.clip_id}", out / scene.clip_id
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        things = set_up(scene, threads)
-        annotate(scene, things, partial / "annotations.npz")
-        for frame in render_frames(scene, things, partial):
+        folder = Path(job["out"]) / scene.clip_id
+        folder.mkdir()
+        things = set_up(scene, brought)
+        describe(scene, things, folder)
+        for frame in render_frames(scene, things, folder):
             report(clip=scene.clip_id, frame=frame)
-        (partial / "scene.json").write_text(to_json(scene))
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
         report(clip=scene.clip_id, done=True)
 
 
 def main(arguments: list[str]) -> int:
     """Does one job; 0 or `EXIT_BAD_JOB`."""
+    die_with_parent()
     try:
         command, job = read_job(arguments)
         if command == "measure":
             measure(job["assets"])
         else:
             scenes = [from_json(json.dumps(scene)) for scene in job["scenes"]]
-            render(scenes, Path(job["out"]), int(job["threads"]))
+            render(scenes, job)
     except SceneError as error:
         print(f"blender_worker: {error}", file=sys.stderr)
         return EXIT_BAD_JOB

@@ -4,13 +4,10 @@ Blender's Python wheel needs NumPy 1 and is under the GPL, so it lives in an env
 (`make render-env`) and only JSON, PNG and npz files pass between it and this package.
 """
 
-import contextlib
-import itertools
 import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_PYTHON = ROOT / ".venv-render/bin/python"
 WORKER = Path(__file__).with_name("blender_worker.py")
 SYSTEM_LIBRARIES = "libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1"
+
+DEVICES = ("auto", "CPU", "OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")
+"""What Cycles renders on; 'auto' is the first kind of GPU that is there, else the CPU."""
 
 Reports = Callable[[dict[str, Any]], None]
 
@@ -43,17 +43,19 @@ def find_python(path: Path | None = None) -> Path:
     return python
 
 
-def measure(python: Path, assets: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """Side lengths (x, y, z) of each asset when its largest side is 1.
+def measure(python: Path, assets: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """Side lengths (x, y, z) of built-in assets when their largest side is 1.
 
     Raises:
         UserError: an unknown asset, or Blender does not run here.
     """
-    sides: dict[str, tuple[float, ...]] = {}
-    with tempfile.TemporaryDirectory() as folder, _Workers(python, Path(folder)) as workers:
-        workers.do(
+    sides: dict[str, tuple[float, float, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        _work(
+            python,
             "measure",
             {"assets": list(assets)},
+            Path(folder),
             lambda report: sides.update({report["asset"]: tuple(report["sides"])}),
         )
     return sides
@@ -64,74 +66,60 @@ def render(
     scenes: Sequence[Scene],
     out: Path,
     *,
-    workers: int,
+    brought: Mapping[str, Mapping[str, str]],
     threads: int,
+    device: str,
     on_report: Reports,
 ) -> None:
-    """Renders each scene into `out / clip_id` with several worker processes.
+    """Renders each scene into `out / clip_id` with one worker process.
 
     Args:
         python: of the render environment.
         scenes: what to render; clip ids must differ.
-        out: folder for the clips and the workers' logs.
-        workers: processes; scenes are dealt out in turn.
-        threads: of each worker.
-        on_report: called for {"clip", "frame"} and {"clip", "done"}, from several threads.
+        out: folder for the clips and the worker's log.
+        brought: "models", the files of assets that are no built-in ones, and "pictures", the files
+            of pictures that the scenes name.
+        threads: of the worker.
+        device: one of DEVICES.
+        on_report: called for {"clip", "frame"} and {"clip", "done"}.
 
     Raises:
-        UserError: a worker failed; the others are ended.
+        UserError: the worker failed.
     """
-    hands = [list(scenes[i::workers]) for i in range(workers)]
-    jobs = [
-        {"scenes": [json.loads(to_json(s)) for s in hand], "out": str(out), "threads": threads}
-        for hand in hands
-        if hand
-    ]
-    # The pool is left last: by then every process has ended, so its threads have too.
-    with ThreadPoolExecutor(max(1, len(jobs))) as pool, _Workers(python, out) as processes:
-        futures = [pool.submit(processes.do, "render", job, on_report) for job in jobs]
-        for future in as_completed(futures):
-            future.result()
+    job = {
+        "scenes": [json.loads(to_json(scene)) for scene in scenes],
+        "out": str(out),
+        "threads": threads,
+        "device": device,
+        **brought,
+    }
+    _work(python, "render", job, out, on_report)
 
 
-class _Workers(contextlib.AbstractContextManager):
-    """Worker processes that end with the block, however it is left."""
-
-    def __init__(self, python: Path, folder: Path):
-        self._python, self._folder = python, folder
-        self._processes: list[subprocess.Popen] = []
-        self._numbers = itertools.count()  # next() is atomic; `do` runs in several threads
-        self._closed = False
-
-    def do(self, command: str, job: Mapping[str, Any], on_report: Reports) -> None:
-        """Runs one worker to its end and passes its reports on."""
-        if self._closed:
-            return
-        number = next(self._numbers)
-        job_file = self._folder / f".job-{command}-{number}.json"
-        log_file = self._folder / f".log-{command}-{number}.txt"
-        job_file.write_text(json.dumps(job))
-        with log_file.open("w") as log:
-            process = subprocess.Popen(
-                # -P: the worker's own folder must not shadow modules of the render environment.
-                [str(self._python), "-P", str(WORKER), command, str(job_file)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            self._processes.append(process)
+def _work(
+    python: Path, command: str, job: Mapping[str, Any], folder: Path, on_report: Reports
+) -> None:
+    """Runs one worker to its end and passes its reports on; ends it if anything is raised."""
+    job_file, log_file = (folder / f".{command}.{suffix}" for suffix in ("json", "log"))
+    job_file.write_text(json.dumps(job))
+    with log_file.open("w") as log:
+        process = subprocess.Popen(
+            # -P: the worker's own folder must not shadow modules of the render environment.
+            [str(python), "-P", str(WORKER), command, str(job_file)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
             for report in _reports(process.stdout, log):
                 on_report(report)
-        if process.wait() and not self._closed:
-            raise _failure(command, process.returncode, log_file.read_text())
-
-    def __exit__(self, *exception) -> None:
-        self._closed = True
-        for process in self._processes:
-            if process.poll() is None:
-                process.terminate()
-        for process in self._processes:
+            code = process.wait()
+        except BaseException:
+            process.kill()
             process.wait()
+            raise
+    if code:
+        raise _failure(command, code, log_file.read_text())
 
 
 def _reports(lines, log) -> Iterator[dict[str, Any]]:

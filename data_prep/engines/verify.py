@@ -14,6 +14,10 @@ INSIDE_PX = 0.05
 REPROJECTION_PX = 0.01
 BOX_METRES = 1e-4
 MIN_OBJECT_PIXELS = 100
+MOST_WRONG, MOST_WRONG_SHARE = 2, 0.01
+"""Points that may be seen otherwise than the depth says: it is known at pixels only."""
+SAME_METRES = 3e-3
+NINE = np.ones((3, 3), np.uint8)
 BRIGHTNESS = (40.0, 215.0)
 MIN_CONTRAST = 8.0
 
@@ -25,26 +29,71 @@ def decode(data: bytes) -> np.ndarray:
 
 
 def problems(clip: Clip) -> list[str]:
-    """All that is wrong with a clip, one line each; empty if it is sound.
+    """All that is wrong with a rendered clip, one line each; empty if it is sound.
 
     Per frame and object: box and pose agree and project to `box_px`; the projected box contains
-    every pixel of the mask; on each of the box's six sides the point where the object touches it
-    lies within 2 px of the mask, and the mask fills the outline of the object's vertices to within
-    2 px left, top, right and bottom; the floor track lies under the object. The pictures are
-    neither dark, blown nor flat.
+    every pixel of the mask. Where no other object is near: on each of the box's six sides the point
+    where the object touches it lies within 2 px of the mask, and the mask fills the outline of the
+    object's vertices to within 2 px left, top, right and bottom; the floor track lies under the
+    object. The pictures are neither dark, blown nor flat. Over the clip: what `tracks_visible` says
+    of the points on surfaces agrees with the depth, if that is stored.
 
     A 3D box is tight when the object touches its six sides. The rectangle around its projection may
-    still be wider than the mask, because few objects reach into the corners of their box. Objects
-    that hide each other, or leave the picture, count as problems.
+    still be wider than the mask, because few objects reach into the corners of their box.
     """
     found = [] if clip.box_px.shape[1] else ["no objects"]
     for frame, (jpeg, png) in enumerate(zip(clip.frames_jpeg, clip.masks_png, strict=True)):
         picture, mask = decode(jpeg), decode(png)
         lines = [*picture_problems(picture), *geometry_problems(clip, frame)]
         for thing in range(clip.box_px.shape[1]):
-            lines += _object_problems(clip, frame, thing, mask == thing + 1)
+            if alone(clip, frame, thing):
+                lines += _object_problems(clip, frame, thing, mask == thing + 1)
+            elif (mask == thing + 1).any():
+                lines += mask_problems(clip, frame, thing, mask == thing + 1)
         found += [f"frame {frame}: {line}" for line in lines]
-    return found
+    return found + list(_visibility_problems(clip))
+
+
+def alone(clip: Clip, frame: int, thing: int) -> bool:
+    """Whether no other object comes near to an object in the picture."""
+    outlines = np.array(clip.provenance["mesh_rect_px"])[frame]
+    left, top, right, bottom = outlines[thing]
+    others = np.delete(outlines, thing, axis=0)
+    aside = (others[:, 0] > right) | (others[:, 2] < left)
+    return bool((aside | (others[:, 1] > bottom) | (others[:, 3] < top)).all())
+
+
+def _visibility_problems(clip: Clip) -> Iterator[str]:
+    agrees, count = visibility_agreement(clip)
+    if count - agrees > max(MOST_WRONG, MOST_WRONG_SHARE * count):
+        yield f"{count - agrees} of {count} surface points are not as visible as the depth says"
+
+
+def visibility_agreement(clip: Clip) -> tuple[int, int]:
+    """Surface points whose visibility is that which the depth says, and all of which it says one.
+
+    Depth is known at the centres of pixels. It says that a point is hidden if all nine pixels there
+    show something nearer, and visible if all show nothing nearer; between these, at edges and on
+    steep surfaces, it says nothing. (0, 0) without depth.
+    """
+    surface = np.flatnonzero([kind == "surface" for kind in clip.track_kinds])
+    agrees = count = 0
+    for frame, png in enumerate(clip.depths_png):
+        metres = decode(png).astype(np.float64) / 1000.0
+        metres[metres == 0] = np.inf
+        nearest, farthest = cv2.erode(metres, NINE), cv2.dilate(metres, NINE)
+        pose, rt = (a[frame].astype(np.float64) for a in (clip.object_pose, clip.camera_rt))
+        for number in surface:
+            x, y = np.floor(clip.tracks_px[frame, number]).astype(int)
+            if not (0 <= x < metres.shape[1] and 0 <= y < metres.shape[0]):
+                continue
+            place = np.array(clip.provenance["track_points"][number])
+            world = geometry.transform(pose[clip.track_objects[number]], place)
+            away = geometry.depth(world, rt) - SAME_METRES
+            hidden, seen = away > farthest[y, x], away <= nearest[y, x]
+            agrees += bool(seen if clip.tracks_visible[frame, number] else hidden)
+            count += bool(hidden or seen)
+    return agrees, count
 
 
 def picture_problems(picture: np.ndarray) -> Iterator[str]:

@@ -70,10 +70,6 @@ def _near(mask: np.ndarray, row: int, column: int) -> bool:
 
 def _wholly_seen(clip: Clip, frame: int, thing: int, size: tuple[int, int]) -> bool:
     """Whether an object is inside the picture and apart from all others in it."""
-    outlines = np.array(clip.provenance["mesh_rect_px"])[frame]
-    left, top, right, bottom = outlines[thing]
-    if min(left, top) < 0 or right > size[1] or bottom > size[0]:
-        return False
-    others = np.delete(outlines, thing, axis=0)
-    aside = (others[:, 0] > right) | (others[:, 2] < left)
-    return bool((aside | (others[:, 1] > bottom) | (others[:, 3] < top)).all())
+    left, top, right, bottom = np.array(clip.provenance["mesh_rect_px"])[frame, thing]
+    inside = min(left, top) >= 0 and right <= size[1] and bottom <= size[0]
+    return bool(inside) and verify.alone(clip, frame, thing)

@@ -84,7 +84,7 @@ class Hand:
             self._start()
         self._done += 1
         process, answers = self._process, self._answers
-        line = {"work": task.work, "job": task.job, "folder": str(task.folder(parts))}
+        line = {"work": task.work, "job": task.job | task.how, "folder": str(task.folder(parts))}
         with contextlib.suppress(BrokenPipeError):  # it has died; the missing answer says so
             process.stdin.write(json.dumps(line) + "\n")
             process.stdin.flush()

@@ -23,7 +23,12 @@ def add_options(
     group = parser.add_argument_group("how the work is spread")
     add = group.add_argument
     add("--parts", type=Path, help="folder of finished parts (default: beside --out)")
-    add("--workers", type=positive_integer, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    add(
+        "--workers",
+        type=positive_integer,
+        default=os.cpu_count() or 1,
+        help="processes (%(default)s)",
+    )
     add("--timeout_s", type=positive_number, default=timeout_s, help="of a task (%(default)s)")
     add("--retries", type=int, default=1, help="after a crash or a timeout (%(default)s)")
     add("--memory_gb", type=float, default=memory_gb, help="of a process, 0 = all (%(default)s)")
@@ -70,6 +75,7 @@ def report(outcomes: Sequence[Outcome], names: Sequence[str], accept: bool) -> i
 
 
 def positive_integer(text: str) -> int:
+    """An argument of 1 or more."""
     number = int(text)
     if number < 1:
         raise ValueError
@@ -77,6 +83,7 @@ def positive_integer(text: str) -> int:
 
 
 def positive_number(text: str) -> float:
+    """An argument above 0."""
     number = float(text)
     if not number > 0:
         raise ValueError

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,10 +35,13 @@ class Task:
     key: str
     """Unique among the tasks; may name a file."""
     work: str
-    """'module:function', called as function(job, folder). It writes its results with `appearing`,
-    leaves out what is there already, and raises `RejectedError` for a source that is no good."""
+    """'module:function', called as function(job | how, folder). It writes its results with
+    `appearing`, leaves out what is there already, and raises `RejectedError` for a source that is
+    no good."""
     job: dict[str, Any]
     """JSON. All that the results depend on, or stands for it, such as a file's size and time."""
+    how: dict[str, Any] = field(default_factory=dict)
+    """JSON. What the work needs besides, such as paths and numbers of threads."""
     results: int = 1
     """How many files it is expected to make, for progress."""
 
@@ -48,7 +51,7 @@ class Task:
 
     def folder(self, parts: Path) -> Path:
         """Where its results appear."""
-        text = json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        text = json.dumps([self.work, self.job], sort_keys=True, allow_nan=False)
         return parts / f"{self.key}.{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]}"
 
 

@@ -7,7 +7,6 @@ only the driver reads. Whatever libraries print goes to stderr. The process ends
 when its driver dies, or when it takes more than MEMORY_BYTES (0: no limit).
 """
 
-import ctypes
 import errno
 import importlib
 import json
@@ -20,21 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.fanout.task import DONE, FAILED, PARTIAL, RejectedError, finish
+from data_prep.lifetime import die_with_parent
 from posetraj_jax.errors import UserError
 
-PR_SET_PDEATHSIG = 1
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
-def die_with_parent() -> None:
-    """Has the system kill this process when the one that started it dies, however it dies.
-
-    Linux only; elsewhere the end of stdin has to do.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:  # it died before the call
-            os._exit(1)
 
 
 def do(work: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:

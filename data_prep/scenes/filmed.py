@@ -3,13 +3,15 @@
 They are filmed as VIPSeg is: pixels are square and the frames larger than those of training.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.scenes import geometry, paths
-from data_prep.scenes.posetraj import FLOORS, SURFACE_POINTS, daylight, tiled_floor
+from data_prep.scenes.flights import MOTIONS, moving_cameras
+from data_prep.scenes.looks import FLOORS, daylight, tiled_floor
+from data_prep.scenes.posetraj import SURFACE_POINTS, box_of
 from data_prep.scenes.scene import Camera, Scene, SceneObject, as_matrix
 
 FRAMES, WIDTH, HEIGHT, FPS = 16, 640, 360, 5.0
@@ -28,52 +30,6 @@ STUFF_ID, VOID_ID = 43, 0
 THING_IDS = (12400, 12401)
 """Panoptic ids as in VIPSeg: 43 is a class of stuff, things are 100 times the class and a number.
 VOID is tracked in every other video."""
-
-
-class Flight(NamedTuple):
-    """Where the camera is and what it looks at, frame by frame."""
-
-    eyes: np.ndarray
-    """[f 3] metres."""
-    targets: np.ndarray
-    """[f 3] metres."""
-
-
-def _orbit(along: np.ndarray, rng: np.random.Generator) -> Flight:
-    """Around the scene at one height, 35 to 50 degrees."""
-    sweep = np.deg2rad(rng.uniform(35.0, 50.0))
-    angles = (along - 0.5) * sweep - np.pi / 2
-    circle = np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=-1)
-    return Flight(5.4 * circle + [0.0, 0.0, 2.4], np.tile([0.0, 0.0, 0.2], (len(along), 1)))
-
-
-def _dolly(along: np.ndarray, rng: np.random.Generator) -> Flight:
-    """Straight towards the scene, from 6.8 m to 4.6 m."""
-    away = np.array([rng.uniform(-0.3, 0.3), -1.0, 0.42])
-    distance = 6.8 - 2.2 * along
-    targets = np.tile([0.0, 0.0, 0.2], (len(along), 1))
-    return Flight(targets + distance[:, None] * away / np.linalg.norm(away), targets)
-
-
-def _truck(along: np.ndarray, rng: np.random.Generator) -> Flight:
-    """Sideways by 1.6 to 2 m without turning."""
-    aside = (along - 0.5)[:, None] * [rng.uniform(1.6, 2.0), 0.0, 0.0]
-    return Flight(np.array([0.0, -5.4, 2.2]) + aside, np.array([0.0, 0.0, 0.2]) + aside)
-
-
-def _crane(along: np.ndarray, rng: np.random.Generator) -> Flight:
-    """Up from the height of the objects to 3.4 m."""
-    height = 0.9 + 2.5 * along
-    eyes = np.stack([0 * along + rng.uniform(-0.8, 0.8), 0 * along - 5.2, height], axis=-1)
-    return Flight(eyes, np.tile([0.0, 0.0, 0.3], (len(along), 1)))
-
-
-MOTIONS: dict[str, Callable[[np.ndarray, np.random.Generator], Flight]] = {
-    "orbit": _orbit,
-    "dolly": _dolly,
-    "truck": _truck,
-    "crane": _crane,
-}
 
 
 def camera_k() -> np.ndarray:
@@ -105,7 +61,7 @@ def make_scenes(
 def _scene(number: int, seed: int, sides: Mapping[str, Sequence[float]], samples: int) -> Scene:
     rng = np.random.default_rng([seed, number])
     motion = list(MOTIONS)[number % len(MOTIONS)]
-    cameras = _cameras(motion, rng)
+    cameras = moving_cameras(motion, FRAMES, camera_k(), rng)
     assets = _pair(number, seed, list(sides))
     drives = _drives(cameras, [np.array(sides[asset]) for asset in assets], rng)
     boxes = np.stack([drive.boxes_px for drive in drives])
@@ -138,18 +94,6 @@ def _scene(number: int, seed: int, sides: Mapping[str, Sequence[float]], samples
             "floor": floor_name,
             "floor_points": {str(k): point.tolist() for k, point in floor_points.items()},
         },
-    )
-
-
-def _cameras(motion: str, rng: np.random.Generator) -> tuple[Camera, ...]:
-    """One camera per frame; it starts and stops softly, in either direction for orbit and truck."""
-    along = 0.5 - 0.5 * np.cos(np.pi * np.linspace(0.0, 1.0, FRAMES))
-    if motion in ("orbit", "truck") and rng.integers(2):
-        along = 1.0 - along
-    flight, k = MOTIONS[motion](along, rng), as_matrix(camera_k())
-    return tuple(
-        Camera(k, as_matrix(geometry.looking_at_rt(eye, target)))
-        for eye, target in zip(*flight, strict=True)
     )
 
 
@@ -197,7 +141,7 @@ def _drives(
 
 def _drive(cameras: Sequence[Camera], sides: np.ndarray, rng: np.random.Generator) -> _Drive:
     """A path of random kind, phase, direction and place."""
-    curve = paths.CURVES[rng.integers(len(paths.CURVES))]
+    curve = paths.ROTATIONAL[rng.integers(len(paths.ROTATIONAL))]
     phase, backwards = float(rng.uniform(0.0, 2 * np.pi)), bool(rng.integers(2))
     place = rng.uniform([-1.2, -0.8], [1.2, 1.6])
     path = paths.make_path(curve, phase, len(cameras), backwards=backwards)
@@ -207,8 +151,7 @@ def _drive(cameras: Sequence[Camera], sides: np.ndarray, rng: np.random.Generato
             for xy, direction in zip(path.points, path.tangents, strict=True)
         ]
     )
-    half = sides * np.array([0.5, 0.5, 0.0])
-    corners = geometry.box_corners(-half, half + np.array([0.0, 0.0, sides[2]]))
+    corners = box_of(sides)
     middle = np.array([0.0, 0.0, sides[2] / 2])
     points = np.stack([geometry.transform(pose, [*corners, middle]) for pose in poses])
     pixels, depths = _seen_by(cameras, points)

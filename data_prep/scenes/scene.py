@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 Matrix = tuple[tuple[float, ...], ...]
 Colour = tuple[float, float, float]
 
@@ -34,7 +34,7 @@ class SceneObject:
     """One moving thing."""
 
     asset: str
-    """What it looks like: 'builtin:NAME'."""
+    """What it looks like: 'builtin:NAME', or 'object:UID' for a model that the job brings along."""
     size: float
     """Length of the largest side of its box, metres."""
     poses: tuple[Matrix, ...]
@@ -52,6 +52,9 @@ class Floor:
     colours: tuple[Colour, Colour]
     """Every tile has a colour between these two."""
     grout_colour: Colour
+    picture: str = ""
+    """Name of a picture that the job brings along, to lie there again and again instead; `tile` is
+    then its width."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Light:
     sky_zenith: Colour
     sky_horizon: Colour
     sky_strength: float
+    picture: str = ""
+    """Name of a panorama (equirectangular) that the job brings along, to be the sky instead."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,8 @@ def _problems(scene: Scene):
     for i, camera in enumerate(scene.cameras):
         if not (_is_matrix(camera.k, 3, 3) and _is_matrix(camera.rt, 3, 4)):
             yield f"camera {i} needs a finite 3 x 3 k and 3 x 4 rt"
+        elif not _height(camera) > 0:
+            yield f"camera {i} is not above the floor"
     for i, thing in enumerate(scene.objects):
         if len(thing.poses) != scene.frames:
             yield f"object {i} has {len(thing.poses)} poses for {scene.frames} frames"
@@ -122,6 +129,11 @@ def _problems(scene: Scene):
             yield f"object {i} needs finite 4 x 4 poses"
         if not thing.size > 0:
             yield f"object {i} needs a positive size"
+
+
+def _height(camera: Camera) -> float:
+    """Of the camera's centre, -R^T T, above z = 0."""
+    return -sum(row[2] * row[3] for row in camera.rt)
 
 
 def _is_matrix(value: Any, rows: int, columns: int) -> bool:

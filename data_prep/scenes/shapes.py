@@ -1,7 +1,7 @@
 """Solid shapes as plain vertex and face lists, from which the built-in objects are put together.
 
-NumPy only. Every shape is a closed surface; faces may have any number of corners and either
-orientation (an engine makes the normals consistent).
+NumPy only. Every shape is a closed surface; faces may have any number of corners, and all faces of
+a shape look outwards or all look inwards (an engine turns them outwards).
 """
 
 from typing import NamedTuple
@@ -51,7 +51,7 @@ def prism(outline: list[tuple[float, float]], width: float, axis: str = "x") -> 
     vertices[:, [(i + 1) % 3, (i + 2) % 3]] = np.tile(np.array(outline), (2, 1))
     vertices[:, i] = np.repeat([-width / 2, width / 2], n)
     sides = tuple((a, (a + 1) % n, n + (a + 1) % n, n + a) for a in range(n))
-    return Mesh(vertices, (*sides, tuple(range(n)), tuple(range(n, 2 * n))))
+    return Mesh(vertices, (*sides, tuple(range(n))[::-1], tuple(range(n, 2 * n))))
 
 
 def lathe(profile: list[tuple[float, float]], segments: int = 48) -> Mesh:
@@ -111,5 +111,6 @@ def _joined(rings: list[np.ndarray]) -> Mesh:
             faces.append(tuple(dict.fromkeys(int(c) for c in corners)))
     for end in (0, len(rings) - 1):
         if len(rings[end]) > 1:
-            faces.append(tuple(range(int(starts[end]), int(starts[end]) + len(rings[end]))))
+            cap = tuple(range(int(starts[end]), int(starts[end]) + len(rings[end])))
+            faces.append(cap if end else cap[::-1])
     return Mesh(np.concatenate(rings), tuple(faces))

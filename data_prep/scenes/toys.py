@@ -199,4 +199,6 @@ BUILDERS: dict[str, Callable[[], list[Part]]] = {
     "robot": _robot,
 }
 BLENDER_ONLY = ("suzanne",)
-BUILTIN_ASSETS = tuple(f"builtin:{name}" for name in (*BUILDERS, *BLENDER_ONLY))
+BUILTIN = "builtin:"
+"""How the names of these assets begin."""
+BUILTIN_ASSETS = tuple(f"{BUILTIN}{name}" for name in (*BUILDERS, *BLENDER_ONLY))
