@@ -5,27 +5,22 @@ One task of `render_posetraj10k`; it runs in a worker process.
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep.engines import annotations, cycles, fast, render_env, verify
-from data_prep.engines.cycles import Cycles
-from data_prep.engines.rendered_clip import Packing, make_clip
+from data_prep.engines.engine import Engine, require_sound
+from data_prep.engines.rendered_clip import Packing
 from data_prep.fanout.clip_files import clip_path, write_clip
 from data_prep.fanout.task import RejectedError
 from data_prep.objects.convert import convert
 from data_prep.objects.model import Model, sides
 from data_prep.objects.object_file import read_object
 from data_prep.objects.rejections import NeedsConversion, Rejected
-from data_prep.objects.toy_models import toy_model
 from data_prep.scenes.posetraj import SceneOptions, Thing, make_scene
-from data_prep.scenes.scene import Scene, SceneError
+from data_prep.scenes.scene import SceneError
 from data_prep.scenes.toys import BUILTIN
 from posetraj_jax.data.clip import Clip
-from posetraj_jax.errors import UserError, listed
 
-ENGINES = ("cycles", "fast")
 CONVERSION_SECONDS = 120.0
 
 
@@ -34,7 +29,7 @@ class Loaded(NamedTuple):
 
     thing: Thing
     model: Model | None
-    """None for a built-in toy that Blender makes itself."""
+    """None for a built-in toy, which engines make themselves."""
     note: dict[str, Any]
     """What the record says of it."""
 
@@ -44,9 +39,9 @@ def render(job: dict[str, Any], folder: Path) -> None:
 
     Args:
         job: "objects": {"uid", "name", "path"} of the object and then of those that may share its
-            floor ("path" is empty for built-in toys); "companions": how many of these do; "scenes":
-            fields of SceneOptions; "engine"; "packing": fields of Packing; and "python", "threads",
-            "device", "pictures".
+            floor ("path" is empty for built-in toys); "companions": how many of these do;
+            "pictures": name to path; and the fields of SceneOptions in "scenes", of Engine in
+            "engine" and of Packing in "packing".
         folder: of the task.
 
     Raises:
@@ -66,36 +61,12 @@ def render(job: dict[str, Any], folder: Path) -> None:
     notes = [each.note for each in loaded]
 
     def store(clip: Clip) -> None:
-        wrong = verify.problems(clip)
-        if wrong:
-            raise UserError(
-                f"Clip {clip.clip_id!r} is not sound",
-                expected="annotations that agree with the pictures",
-                got=listed(wrong),
-                fix="report a defect, with the object",
-            )
+        require_sound(clip)
         write_clip(folder, clip._replace(provenance=clip.provenance | {"object_files": notes}))
 
-    _render(job, missing, loaded, store)
-
-
-def _render(
-    job: dict[str, Any],
-    scenes: Sequence[Scene],
-    loaded: Sequence[Loaded],
-    store: Callable[[Clip], None],
-) -> None:
-    packing = Packing(**job["packing"])
-    pictures = {name: Path(path) for name, path in job["pictures"].items()}
     models = {each.thing.asset: each.model for each in loaded if each.model is not None}
-    if job["engine"] == "cycles":
-        blender = Cycles(Path(job["python"]), job["threads"], job["device"])
-        cycles.render(blender, scenes, models, pictures, packing, store)
-        return
-    for scene in scenes:
-        chosen = [models[thing.asset] for thing in scene.objects]
-        notes = annotations.annotate(scene, fast.surfaces(scene, chosen), fast.ENGINE)
-        store(make_clip(scene, notes, list(fast.render(scene, chosen, pictures)), packing))
+    pictures = {name: Path(path) for name, path in job["pictures"].items()}
+    Engine(**job["engine"]).render(missing, models, pictures, Packing(**job["packing"]), store)
 
 
 def _load_all(job: dict[str, Any]) -> list[Loaded]:
@@ -120,7 +91,7 @@ def _load(described: dict[str, str], job: dict[str, Any]) -> Loaded:
         return _load_toy(uid, job)
     path = Path(described["path"])
     try:
-        model = _read(path, job["python"])
+        model = _read(path, job["engine"]["python"])
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -132,12 +103,9 @@ def _load(described: dict[str, str], job: dict[str, Any]) -> Loaded:
 
 
 def _load_toy(uid: str, job: dict[str, Any]) -> Loaded:
-    asset, note = f"{BUILTIN}{uid}", {"uid": uid, "name": f"{BUILTIN}{uid}"}
-    if job["engine"] == "fast":
-        model = toy_model(asset)
-        return Loaded(Thing(asset, uid, sides(model)), model, note)
-    measured = render_env.measure(Path(job["python"]), [asset])[asset]
-    return Loaded(Thing(asset, uid, measured), None, note)
+    asset = f"{BUILTIN}{uid}"
+    measured = Engine(**job["engine"]).measure([asset])[asset]
+    return Loaded(Thing(asset, uid, measured), None, {"uid": uid, "name": asset})
 
 
 def _read(path: Path, python: str) -> Model:

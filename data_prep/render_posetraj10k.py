@@ -17,18 +17,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_prep import render_object
-from data_prep.engines import render_env
+from data_prep.engines.engine import Engine, add_options, engine_of
 from data_prep.engines.rendered_clip import Packing
 from data_prep.fanout import options as fanout
 from data_prep.fanout import pipeline
 from data_prep.fanout.clip_files import clips_of
 from data_prep.fanout.task import Task
 from data_prep.objects.found import ObjectEntry, find_objects
-from data_prep.objects.toy_models import TOYS
 from data_prep.scenes import looks, paths, posetraj
 from data_prep.scenes.posetraj import SceneOptions
-from data_prep.scenes.toys import BUILTIN, BUILTIN_ASSETS
+from data_prep.scenes.toys import BUILTIN
 from posetraj_jax import errors
 from posetraj_jax.data.records import VERSION, write_dataset
 from posetraj_jax.errors import UserError, listed
@@ -74,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--no_depth", action="store_true", help="store no depth: half the size")
     add("--clips_per_shard", type=int, default=256, help="clips per file (%(default)s)")
     _add_scene_options(parser)
-    _add_engine_options(parser)
+    add_options(parser, SceneOptions().samples)
     fanout.add_options(parser, timeout_s=TIMEOUT_S)
     return parser
 
@@ -101,15 +99,6 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     add("--width", type=int, default=o.width, help="official: 720 (%(default)s)")
     add("--height", type=int, default=o.height, help="official: 480 (%(default)s)")
     add("--fps", type=float, default=o.fps, help="(%(default)s)")
-
-
-def _add_engine_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("how it is rendered").add_argument
-    add("--engine", choices=render_object.ENGINES, default="cycles", help="fast needs no Blender")
-    add("--samples", type=int, default=SceneOptions().samples, help="of cycles (%(default)s)")
-    add("--device", choices=render_env.DEVICES, default="auto", help="of cycles (%(default)s)")
-    add("--threads", type=int, default=1, help="of each Blender (%(default)s)")
-    add("--render_python", type=Path, help="Python with bpy (default: that of .venv-render)")
 
 
 def check(options: argparse.Namespace) -> None:
@@ -162,20 +151,16 @@ def tasks_of(options: argparse.Namespace) -> tuple[list[Task], list[str]]:
     Raises:
         UserError: no objects, or no Blender for the engine cycles.
     """
-    entries = _entries(options)
-    python = options.render_python or render_env.DEFAULT_PYTHON
-    if options.engine == "cycles":
-        render_env.find_python(python)
+    engine = engine_of(options)
+    entries = _entries(options.objects, engine)
     job = {
         "scenes": asdict(scene_options(options)),
         "companions": options.objects_per_clip - 1,
-        "engine": options.engine,
+        "engine_name": engine.name,
         "packing": _packing(options)._asdict(),
     }
     how = {
-        "python": str(python),
-        "threads": options.threads,
-        "device": options.device,
+        "engine": asdict(engine),
         "pictures": {p.name: str(p.absolute()) for p in (*options.floor_pictures, *options.skies)},
     }
     tasks = []
@@ -193,12 +178,10 @@ def tasks_of(options: argparse.Namespace) -> tuple[list[Task], list[str]]:
     return tasks, [entry.name for entry in entries]
 
 
-def _entries(options: argparse.Namespace) -> list[ObjectEntry]:
-    if options.objects != BUILTIN_OBJECTS:
-        return find_objects(Path(options.objects))
-    assets = BUILTIN_ASSETS if options.engine == "cycles" else TOYS
-    uids = [asset.removeprefix(BUILTIN) for asset in assets]
-    return [ObjectEntry(uid, Path(), asset) for uid, asset in zip(uids, assets, strict=True)]
+def _entries(objects: str, engine: Engine) -> list[ObjectEntry]:
+    if objects != BUILTIN_OBJECTS:
+        return find_objects(Path(objects))
+    return [ObjectEntry(a.removeprefix(BUILTIN), Path(), a) for a in engine.toys]
 
 
 def _companions(entries: Sequence[ObjectEntry], number: int, count: int) -> list[ObjectEntry]:

@@ -2,59 +2,77 @@
 
     python -m data_prep.render_vipseg --out DIR --num_videos 4 --seed 0
 
-The same arguments give the same files. Rendered videos are kept in `--renders`, so that a run that
-was stopped goes on where it was; DIR appears when all is in it. Every video is checked against its
-annotations. Needs the render environment (`make render-env`).
+The same arguments give the same files. Finished videos are kept in `--parts` until all are there,
+so that a run that was stopped goes on where it was; DIR appears when all is in it. Every video is
+checked against its annotations. Needs `pip install -e .[prep]`, and for the engine cycles the
+render environment (`make render-env`).
 """
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data_prep.engines import render_env, render_run, verify_video
+from data_prep.engines import verify_video
+from data_prep.engines.engine import Engine, add_options, engine_of, require_sound
+from data_prep.engines.rendered_clip import Packing
+from data_prep.fanout import options as fanout
+from data_prep.fanout import pipeline
+from data_prep.fanout.clip_files import clips_of, write_clip
+from data_prep.fanout.task import Task
 from data_prep.scenes import geometry
 from data_prep.scenes.filmed import THING_IDS, make_scenes
-from data_prep.scenes.scene import Scene, to_json
-from data_prep.scenes.toys import BUILTIN_ASSETS
+from data_prep.scenes.scene import Scene, from_json, to_json
 from posetraj_jax import errors
 from posetraj_jax.data.camera_file import ROTATION, TRANSLATION
 from posetraj_jax.data.clip import Clip
 from posetraj_jax.data.vipseg import CAMERAS, PICTURES, TRACKS
+from posetraj_jax.errors import UserError
 from posetraj_jax.new_folder import new_folder
 
+CC0 = "CC0-1.0"
+SAMPLES = 4
+TIMEOUT_S = 3600.0
 JPEG_QUALITY = 88
 SCENES = "scenes"
 """Folder of the scene descriptions, which no reader of VIPSeg looks into."""
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads and checks the command line.
-
-    Raises:
-        UserError: a number out of its range, or a place that cannot be written.
-    """
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.render_vipseg", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder to make")
+    add(
         "--num_videos",
-        type=int,
+        type=fanout.positive_integer,
         default=4,
         help="orbit, dolly, truck and crane in turn (default: %(default)s)",
     )
-    render_run.add_options(parser, JPEG_QUALITY)
-    options = parser.parse_args(arguments)
-    render_run.check_options(
-        options,
-        lowest={"num_videos": 1},
-        out=options.out.absolute().parent,
-        problems=[f"--out {options.out} exists"] if options.out.exists() else [],
-    )
-    return options
+    add("--seed", type=int, default=0)
+    add("--jpeg_quality", type=int, default=JPEG_QUALITY, help="1 to 95 (%(default)s)")
+    add_options(parser, SAMPLES)
+    fanout.add_options(parser, timeout_s=TIMEOUT_S)
+    return parser
+
+
+def render(job: dict[str, Any], folder: Path) -> None:
+    """The task of one video: `job` has its "scene", the fields of "engine", and "jpeg_quality"."""
+    packing = Packing(job["jpeg_quality"], depth=False, licence=CC0, source="posetraj10k")
+
+    def store(clip: Clip) -> None:
+        require_sound(clip, verify_video.problems)
+        write_clip(folder, clip)
+
+    scene = from_json(json.dumps(job["scene"]))
+    Engine(**job["engine"]).render([scene], {}, {}, packing, store)
 
 
 def write_videos(videos: Iterable[tuple[Scene, Clip]], folder: Path) -> None:
@@ -102,20 +120,43 @@ def camera_of(clip: Clip) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(array, np.float32) for name, array in fields.items()}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Renders, checks and writes."""
-    options = parse(arguments)
-    python = render_env.find_python(options.render_python)
-    sides = render_env.measure(python, BUILTIN_ASSETS)
-    scenes = make_scenes(options.num_videos, options.seed, sides, samples=options.samples)
-    render_run.render_missing(scenes, python, options.renders, options.workers)
-    clips = render_run.checked_clips(
-        scenes, options.renders, options.jpeg_quality, verify_video.problems
+    options, beam = fanout.parse(make_parser(), arguments)
+    if options.out.exists():
+        raise UserError(
+            f"The videos cannot be written to {options.out}",
+            expected="a folder that does not exist yet",
+            got="one that does",
+            fix="give another one with --out",
+        )
+    engine = engine_of(options)
+    scenes = make_scenes(
+        options.num_videos, options.seed, engine.measure(engine.toys), samples=options.samples
     )
+    tasks = [
+        Task(
+            key=scene.clip_id,
+            work="data_prep.render_vipseg:render",
+            job={
+                "scene": json.loads(to_json(scene)),
+                "engine_name": engine.name,
+                "jpeg_quality": options.jpeg_quality,
+            },
+            how={"engine": asdict(engine)},
+        )
+        for scene in scenes
+    ]
+    parts = options.parts or options.out.with_name(f".{options.out.name}.parts")
+    outcomes = pipeline.run(tasks, parts, fanout.fanout_options(options, beam, unit="video"))
+    if code := fanout.report(outcomes, [task.key for task in tasks], accept=False):
+        return code
     with new_folder(options.out) as folder:
-        write_videos(zip(scenes, clips, strict=True), folder)
+        write_videos(zip(scenes, clips_of(tasks, outcomes, parts), strict=True), folder)
+    shutil.rmtree(parts)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file()) / 1e6
     print(f"{len(scenes)} videos, {size:.1f} MB: {options.out}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ class Hand:
 
     @classmethod
     def allow_all(cls) -> None:
-        """Takes `stop_all` back."""
+        """Takes a `stop_all` of an earlier run back."""
         with cls._lock:
             cls._stopping = False
 

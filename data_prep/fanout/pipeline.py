@@ -63,6 +63,7 @@ def run(tasks: Sequence[Task], parts: Path, options: FanoutOptions) -> list[Outc
 
 def _run_beam(tasks: Sequence[Task], parts: Path, options: FanoutOptions, total: int) -> None:
     beam_tasks = _beam_tasks()
+    Hand.allow_all()
     try:
         with _progress(tasks, parts, options.unit, total):
             beam_tasks.run(tasks, parts, options.hand, options.workers, options.beam)
@@ -76,8 +77,6 @@ def _run_beam(tasks: Sequence[Task], parts: Path, options: FanoutOptions, total:
                 fix="make room and run the same command again: what is finished is kept",
             ) from error
         raise
-    finally:
-        Hand.allow_all()
 
 
 def _beam_tasks():

@@ -1,0 +1,195 @@
+"""Many tasks in worker processes: what each ends with, and that nothing is lost or done twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_prep.fanout import pipeline
+from data_prep.fanout.hand import HandOptions
+from data_prep.fanout.pipeline import FanoutOptions
+from data_prep.fanout.task import Task, outcome_of
+from posetraj_jax.errors import UserError
+
+HERE = Path(__file__).parent
+OPTIONS = FanoutOptions(2, HandOptions(timeout_s=30.0, memory_bytes=4 * 10**9))
+
+
+@pytest.fixture(autouse=True)
+def _workers_find_the_work(monkeypatch):
+    paths = [str(HERE), str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+
+
+def task(key: str, **job) -> Task:
+    return Task(key, "toy_work:work", {"value": key, **job}, results=job.get("results", 1))
+
+
+def test_every_task_ends_as_it_does_and_costs_only_itself(tmp_path):
+    ends = ("rejected", "user_error", "crash", "memory", "bug")
+    tasks = [task("good"), *(task(end, end=end) for end in ends), task("better", results=3)]
+    good, rejected, user_error, crash, memory, bug, better = pipeline.run(tasks, tmp_path, OPTIONS)
+    assert good.results == ("result-0",)
+    assert better.results == ("result-0", "result-1", "result-2")
+    assert rejected.rejected == "no good: 3 of 4 sides missing"
+    assert "It broke" in user_error.failed
+    assert "that" in user_error.failed
+    assert "SIGABRT" in crash.failed
+    assert "last words" in crash.failed
+    assert memory.failed == "needs more than 4.0 GB of memory"
+    assert "ZeroDivisionError: a defect of ours" in bug.failed
+    assert not any(o.results for o in (rejected, user_error, crash, memory, bug))
+    assert (tasks[0].folder(tmp_path) / "result-0").read_text() == "good 0"
+
+
+def test_a_hanging_task_is_ended_with_all_that_it_started(tmp_path):
+    mark = tmp_path / "mark"
+    options = replace(OPTIONS, hand=replace(OPTIONS.hand, timeout_s=1.0, retries=0))
+    tasks = [task("hangs", end="hang_with_child", mark=str(mark)), task("good")]
+    hangs, good = pipeline.run(tasks, tmp_path / "parts", options)
+    assert hangs.failed == "took longer than 1 s"
+    assert good.results
+    assert not is_alive(int(mark.read_text()))
+
+
+def test_a_crash_is_tried_again(tmp_path):
+    options = replace(OPTIONS, hand=replace(OPTIONS.hand, retries=0))
+    crashes = task("crashes", end="crash_once", mark=str(tmp_path / "mark"))
+    assert pipeline.run([crashes], tmp_path, OPTIONS)[0].results
+    (tmp_path / "mark").unlink()
+    again = replace(crashes, job=crashes.job | {"other": 1})
+    assert "exit code 7" in pipeline.run([again], tmp_path, options)[0].failed
+
+
+def test_finished_tasks_are_not_done_again_and_failed_ones_are(tmp_path):
+    note, mark = tmp_path / "note", tmp_path / "mark"
+    options = replace(OPTIONS, hand=replace(OPTIONS.hand, retries=0))
+    tasks = [task(k, note=str(note)) for k in ("one", "two")]
+    tasks += [task("no", note=str(note), end="rejected")]
+    tasks += [task("crash", note=str(note), end="crash_once", mark=str(mark))]
+    first = pipeline.run(tasks, tmp_path / "parts", options)
+    assert first[3].failed
+    note.unlink()
+    again = pipeline.run(tasks, tmp_path / "parts", options)
+    assert {line.split(".")[0] for line in note.read_text().splitlines()} == {"crash"}
+    assert again[:3] == first[:3]
+    assert again[3].results
+
+
+def test_a_task_that_changed_is_done_again_but_not_for_how_it_is_done(tmp_path):
+    one = task("one")
+    pipeline.run([one], tmp_path, OPTIONS)
+    assert outcome_of(replace(one, how={"threads": 3}), tmp_path) is not None
+    changed = replace(one, job={"value": "other"})
+    assert outcome_of(changed, tmp_path) is None
+    pipeline.run([changed], tmp_path, OPTIONS)
+    assert (changed.folder(tmp_path) / "result-0").read_text() == "other 0"
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_do_not_depend_on_the_number_of_workers(tmp_path, workers):
+    tasks = [task(f"t{n}", results=n) for n in range(1, 6)]
+    outcomes = pipeline.run(tasks, tmp_path, replace(OPTIONS, workers=workers))
+    assert [o.key for o in outcomes] == [t.key for t in tasks]
+    assert [len(o.results) for o in outcomes] == [1, 2, 3, 4, 5]
+
+
+def test_a_process_does_several_tasks_if_it_may(tmp_path):
+    options = replace(OPTIONS, workers=1, hand=replace(OPTIONS.hand, tasks_per_process=10))
+    started = time.monotonic()
+    outcomes = pipeline.run([task(f"t{n}") for n in range(6)], tmp_path, options)
+    assert all(o.results for o in outcomes)
+    assert time.monotonic() - started < 20
+
+
+def test_a_full_disk_stops_everything_and_is_named(tmp_path):
+    tasks = [task("good"), task("full", end="disk_full")]
+    with pytest.raises(UserError, match=r"no room(.|\n)*No space left(.|\n)*what is finished is"):
+        pipeline.run(tasks, tmp_path, replace(OPTIONS, workers=1))
+    assert pipeline.run(tasks[:1], tmp_path, OPTIONS)[0].results
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with (
+        pipeline._alone(tmp_path),
+        pytest.raises(UserError, match="another one"),
+    ):
+        pipeline.run([task("one")], tmp_path, OPTIONS)
+
+
+def test_a_missing_beam_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "data_prep.fanout.beam_tasks", None)
+    monkeypatch.delattr("data_prep.fanout.beam_tasks", raising=False)
+    with pytest.raises(UserError, match=r"Apache Beam is missing(.|\n)*\[prep\]"):
+        pipeline.run([task("one")], tmp_path, OPTIONS)
+
+
+def test_options_of_beam_are_passed_on(tmp_path):
+    beam = ("--runner=DirectRunner", "--direct_num_workers=1")
+    assert pipeline.run([task("one")], tmp_path, replace(OPTIONS, beam=beam))[0].results
+
+
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(HERE)!r})
+from pathlib import Path
+from test_pipeline import OPTIONS, task
+from data_prep.fanout import pipeline
+from posetraj_jax import errors
+
+def main():
+    note = str(Path(sys.argv[1]) / "note")
+    tasks = [task(f"t{{n}}", results=5, seconds=0.1, note=note) for n in range(8)]
+    pipeline.run(tasks, Path(sys.argv[1]) / "parts", OPTIONS)
+errors.run(main)
+"""
+
+
+def start(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def results(folder: Path) -> list[str]:
+    names = (p.relative_to(folder).as_posix() for p in (folder / "parts").rglob("result-*"))
+    return sorted(n for n in names if ".partial" not in n)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_ended_goes_on_and_does_nothing_twice(tmp_path, number):
+    """But for what was in flight: one result in each of two workers."""
+    process = start(tmp_path)
+    while len(results(tmp_path)) < 8:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(number)
+    words = process.communicate(timeout=20)[1]
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+    assert "Traceback" not in words
+    time.sleep(0.2)  # a worker that is being killed may be in the middle of a rename
+    before = results(tmp_path)
+    assert len(before) < 40
+    time.sleep(0.5)
+    assert results(tmp_path) == before, "a worker has outlived its driver"
+    process = start(tmp_path)
+    words = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, words
+    assert len(results(tmp_path)) == 40
+    written = [line for line in (tmp_path / "note").read_text().splitlines() if "/" in line]
+    assert len(written) == len(set(written)), "a finished result was made again"
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
