@@ -25,6 +25,7 @@ PACKAGES = [
     "data_prep.objects",
     "data_prep.scenes",
     "data_prep.tracking",
+    "data_prep.videos",
     "convert_weights",
     "convert_weights.oracle",
 ]
@@ -50,11 +51,11 @@ CORE = [
     "tensorflow-datasets>=4.9.10",
     "tqdm>=4.66",
 ]
-PREP = ["apache-beam>=2.77", "mapbox_earcut>=2", "pycolmap>=3.10", "scipy>=1.13", "trimesh>=4"]
+PREP = ["apache-beam>=2.77", "pycolmap>=3.10", "scipy>=1.13"]
 CONVERT = ["torch>=2.6", "diffusers>=0.35", "transformers>=4.50", "accelerate"]
 EVAL = ["scipy>=1.13"]
 DEMO = ["gradio>=6"]
-TEST = ["beartype>=0.19", "pytest>=8", "pytest-xdist>=3.7", "ruff>=0.9"]
+TEST = ["beartype>=0.19", "pytest>=8", "pytest-xdist>=3.7", "ruff>=0.9", "trimesh>=4"]
 
 setup(
     name="posetraj_jax",

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from data_prep.engines.engine import Engine, require_sound
 from data_prep.engines.rendered_clip import Packing
 from data_prep.fanout.clip_files import clip_path, write_clip
-from data_prep.fanout.task import RejectedError
+from data_prep.fanout.task import Rejected
 from data_prep.objects.convert import convert
 from data_prep.objects.model import Model, sides
 from data_prep.objects.object_file import read_object
-from data_prep.objects.rejections import NeedsConversion, Rejected
+from data_prep.objects.rejections import NeedsConversion
 from data_prep.scenes.posetraj import SceneOptions, Thing, make_scene
 from data_prep.scenes.scene import SceneError
 from data_prep.scenes.toys import BUILTIN
@@ -45,7 +45,7 @@ def render(job: dict[str, Any], folder: Path) -> None:
         folder: of the task.
 
     Raises:
-        RejectedError: the object is no good, or no path keeps it in the picture.
+        Rejected: the object is no good, or no path keeps it in the picture.
         UserError: a clip is not sound, or Blender fails.
     """
     loaded = _load_all(job)
@@ -56,7 +56,7 @@ def render(job: dict[str, Any], folder: Path) -> None:
             for number in range(options.paths_per_object)
         ]
     except SceneError as error:
-        raise RejectedError(str(error)) from error
+        raise Rejected(str(error)) from error
     missing = [scene for scene in scenes if not clip_path(folder, scene.clip_id).exists()]
     notes = [each.note for each in loaded]
 
@@ -78,10 +78,10 @@ def _load_all(job: dict[str, Any]) -> list[Loaded]:
             break
         try:
             loaded.append(_load(other, job))
-        except RejectedError:
+        except Rejected:
             continue  # it is named where it is the first
     if len(loaded) <= job["companions"]:
-        raise RejectedError(f"only {len(loaded) - 1} other objects are fit to share its floor")
+        raise Rejected(f"only {len(loaded) - 1} other objects are fit to share its floor")
     return loaded
 
 
@@ -95,9 +95,7 @@ def _load(described: dict[str, str], job: dict[str, Any]) -> Loaded:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise RejectedError(f"cannot be read: {error.strerror or error}") from error
-    except Rejected as error:
-        raise RejectedError(str(error)) from error
+        raise Rejected(f"cannot be read: {error.strerror or error}") from error
     note = {"uid": uid, "name": described["name"], "sha256": digest}
     return Loaded(Thing(f"object:{uid}", uid, sides(model)), model, note)
 
@@ -114,7 +112,7 @@ def _read(path: Path, python: str) -> Model:
         return read_object(path)
     except NeedsConversion as error:
         if not Path(python).is_file():
-            raise RejectedError(f"{error}, which is not there: run `make render-env`") from error
+            raise Rejected(f"{error}, which is not there: run `make render-env`") from error
     with tempfile.TemporaryDirectory() as folder:
         converted = Path(folder) / "converted.glb"
         convert(Path(python), path, converted, CONVERSION_SECONDS)

@@ -39,17 +39,54 @@ def load(source: Path) -> None:
     if suffix == ".fbx":
         bpy.ops.wm.fbx_import(filepath=str(source), use_anim=False)
     elif suffix.startswith(".usd"):
+        check_usd(source)
         bpy.ops.wm.usd_import(
             filepath=str(source),
             import_cameras=False,
             import_lights=False,
             import_volumes=False,
             set_frame_range=False,
+            # Pictures beside the file keep their paths, which `check_pictures` looks at.
+            import_textures_mode="IMPORT_PACK" if suffix == ".usdz" else "IMPORT_NONE",
         )
     elif suffix in (".glb", ".gltf"):
         bpy.ops.import_scene.gltf(filepath=str(source), import_pack_images=True)
     else:
         raise RefusedError(f"no importer for {suffix!r}")
+
+
+def check_usd(source: Path) -> None:
+    """Refuses a USD that needs what is missing or outside its own folder.
+
+    Blender's importer would leave out the one without an error, and follow the other.
+    """
+    import bpy
+
+    bpy.utils.expose_bundled_modules()
+    from pxr import Sdf, Usd
+
+    folder = source.parent.resolve()
+    stage = Usd.Stage.Open(str(source))
+    for error in stage.GetCompositionErrors():
+        raise RefusedError(f"a part of it is missing: {error}")
+    for layer in stage.GetUsedLayers():
+        if layer.realPath and not _is_within(layer.realPath, folder):
+            raise RefusedError(f"it refers to {layer.identifier[-60:]!r} outside its own folder")
+    for prim in stage.TraverseAll():
+        for attribute in prim.GetAttributes():
+            value = attribute.Get() if attribute.GetName().endswith("file") else None
+            if not isinstance(value, Sdf.AssetPath) or not value.path:
+                continue
+            name = value.path[-60:]
+            if not value.resolvedPath:
+                raise RefusedError(f"texture {name!r} is missing")
+            if not _is_within(value.resolvedPath, folder):
+                raise RefusedError(f"texture {name!r} is outside the object's own folder")
+
+
+def _is_within(path: str, folder: Path) -> bool:
+    """Whether a path of USD's is in the folder; 'a.usdz[b.png]' is a file within a package."""
+    return Path(path.split("[")[0]).resolve().is_relative_to(folder)
 
 
 def check_pictures(folder: Path) -> None:

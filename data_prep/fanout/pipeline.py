@@ -8,6 +8,7 @@ import fcntl
 import json
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,10 +66,9 @@ def _run_beam(tasks: Sequence[Task], parts: Path, options: FanoutOptions, total:
     beam_tasks = _beam_tasks()
     Hand.allow_all()
     try:
-        with _progress(tasks, parts, options.unit, total):
+        with _stopped_by_signals(), _progress(tasks, parts, options.unit, total):
             beam_tasks.run(tasks, parts, options.hand, options.workers, options.beam)
-    except BaseException as error:
-        Hand.stop_all()  # else the threads that wait for them would keep this process alive
+    except Exception as error:
         if (full := _cause(error, DiskFullError)) is not None:
             raise UserError(
                 f"There is no room in {parts}",
@@ -77,6 +77,31 @@ def _run_beam(tasks: Sequence[Task], parts: Path, options: FanoutOptions, total:
                 fix="make room and run the same command again: what is finished is kept",
             ) from error
         raise
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Lets SIGTERM and Ctrl-C end the workers first: Beam then ends by itself, and quietly.
+
+    After the block the signal has the effect that it would have had.
+    """
+    caught: list[int] = []
+
+    def stop(number: int, _) -> None:
+        caught.append(number)
+        Hand.stop_all()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread only
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if caught:
+            signal.raise_signal(caught[0])
 
 
 def _beam_tasks():

@@ -24,7 +24,7 @@ PARTIAL = ".partial-"
 DIGEST_DIGITS = 12
 
 
-class RejectedError(Exception):
+class Rejected(Exception):  # noqa: N818 – a verdict on the source; nothing went wrong here
     """A source that cannot become data, for a reason of its own: trying again would not help."""
 
 
@@ -36,7 +36,7 @@ class Task:
     """Unique among the tasks; may name a file."""
     work: str
     """'module:function', called as function(job | how, folder). It writes its results with
-    `appearing`, leaves out what is there already, and raises `RejectedError` for a source that is
+    `appearing`, leaves out what is there already, and raises `Rejected` for a source that is
     no good."""
     job: dict[str, Any]
     """JSON. All that the results depend on, or stands for it, such as a file's size and time."""

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data_prep.fanout.task import DONE, FAILED, PARTIAL, RejectedError, finish
+from data_prep.fanout.task import DONE, FAILED, PARTIAL, Rejected, finish
 from data_prep.lifetime import die_with_parent
 from posetraj_jax.errors import UserError
 
@@ -30,7 +30,7 @@ def do(work: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
     said = {"results": (), "rejected": "", "failed": "", "disk_full": False}
     try:
         said["results"] = _do(work, job, folder)
-    except RejectedError as error:
+    except Rejected as error:
         finish(folder, rejected=str(error))
         said["rejected"] = str(error)
     except OSError as error:

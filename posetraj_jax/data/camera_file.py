@@ -22,6 +22,7 @@ from posetraj_jax.errors import UserError
 Array = np.ndarray
 
 ROTATION, TRANSLATION = "pred_cam_R", "pred_cam_T"
+FOCAL, CENTRE = "img_focal", "img_center"
 MOST_BYTES = 2_000_000
 """Ten thousand frames of all that TRAM saves. Following one byte can take a hundred bytes."""
 MAGIC = b"\x93NUMPY\x01\x00"
@@ -29,6 +30,8 @@ HEADER = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"
 """What every version of numpy writes before the pickle of a dict."""
 NOT_ROTATION = 1e-3
 """How far R^T R may be from the identity, in any entry."""
+OFF_CENTRE_PX = 1.0
+"""How far the principal point may be from the middle of the picture."""
 FARTHEST = 1e4
 """Metres from the origin: no video goes there, and float32 still tells a millimetre apart."""
 
@@ -95,6 +98,28 @@ def read_camera(path: Path) -> Camera:
             fix="estimate this camera again, or delete the file: the video then has no camera",
         ) from error
     return Camera(rotations, translations)
+
+
+def read_intrinsics(path: Path, size: tuple[int, int]) -> Float64[Array, "3 3"] | None:
+    """Reads `img_focal` and `img_center`, in pixels of the pictures that TRAM was given.
+
+    Args:
+        path: of a file that `read_camera` reads.
+        size: (height, width) of the pictures that the intrinsics shall be of.
+
+    Returns:
+        K; None if the file has no such numbers, or they are of pictures of another size: TRAM takes
+        the middle for the principal point, so another principal point means other pictures.
+    """
+    try:
+        content = _follow(_pickle_in(path))
+        (focal,), centre = (_few_numbers(content[name], name) for name in (FOCAL, CENTRE))
+        off = np.abs(np.array(centre) - (size[1] / 2, size[0] / 2)).max()
+    except UNREADABLE:
+        return None
+    if len(centre) != 2 or not off <= OFF_CENTRE_PX or not 0 < focal < math.inf:
+        return None
+    return np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
 
 
 def _pickle_in(path: Path) -> bytes:
@@ -240,6 +265,28 @@ def _numbers(content: dict[str, Any], name: str, axes: tuple[int, ...]) -> Array
         raise ValueError(f"{name}: not the {num_bytes:,} bytes of its shape {shape}")
     array = np.frombuffer(data, order + kind).reshape(shape, order="F" if fortran else "C")
     return array.astype(np.float64)
+
+
+def _few_numbers(value: Any, name: str) -> list[float]:
+    """The numbers in a list, in an array with one axis, or one number by itself."""
+    match value:
+        case list():
+            return [_number(item) for item in value]
+        case _Made(name="_reconstruct"):
+            return _numbers({name: value}, name, ()).tolist()
+    return [_number(value)]
+
+
+def _number(value: Any) -> float:
+    if type(value) in (int, float):
+        return float(value)
+    match value:
+        case _Made(name="scalar", arguments=(_Made(name="dtype") as dtype, bytes() as data)):
+            match dtype:
+                case _Made(arguments=(str() as kind, *_), state=(_, str() as order, *_)):
+                    if NUMBER_BYTES.get(kind) == len(data) and order in ("<", ">"):
+                        return float(np.frombuffer(data, order + kind)[0])
+    raise ValueError("no number")
 
 
 def _check(rotations: Array, translations: Array) -> None:

@@ -64,7 +64,7 @@ class Clip(NamedTuple):
     object_pose: Float32[Array, "f o 4 4"]
     """6D pose: object-to-world rigid transforms (rotation and translation, no scale)."""
     camera_k: Float32[Array, "f 3 3"]
-    """Intrinsics in pixels of the stored frames."""
+    """Intrinsics in pixels of the stored frames; zeros where only the extrinsics are known."""
     camera_rt: Float32[Array, "f 3 4"]
     """World-to-camera extrinsics [R | T]."""
     camera_known: bool

@@ -6,8 +6,9 @@ has its own random generator. So batches are equal for any number of workers, an
 from a position alone, and the hosts together see in each step what one host alone would see.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import grain
@@ -16,77 +17,18 @@ from absl import flags
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from posetraj_jax.data import latents
+from posetraj_jax.data.batch_stream import BatchStream
 from posetraj_jax.data.clip import Array
-from posetraj_jax.data.latents import EncoderOptions
-from posetraj_jax.data.lazy_clip import BOXED, CLEAN
+from posetraj_jax.data.data_options import DataOptions, check_options
+from posetraj_jax.data.lazy_clip import BOXED
 from posetraj_jax.data.sources import LazyClip, Source, Tracks, open_source
-from posetraj_jax.data.tracks import COLOURS, draw_maps
-from posetraj_jax.data.transforms import RESIZE_KINDS, resize_frames, window_start
-from posetraj_jax.errors import UserError, listed
-from posetraj_jax.structs import CAMERA_NUMBERS, SIZE_MULTIPLE, Batch, Encoded
+from posetraj_jax.data.tracks import draw_maps
+from posetraj_jax.data.transforms import resize_frames, window_start
+from posetraj_jax.errors import UserError
+from posetraj_jax.structs import CAMERA_NUMBERS, Batch, Encoded
 
 BATCHES_AHEAD = 2
 """Batches that each reading thread keeps ready: one is 15 MB per clip at 320 x 576."""
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Where the clips are and what a batch of them looks like. The names are the config's."""
-
-    path: str
-    """Folder of clip records, of official PoseTraj-10K clips, or of VIPSeg videos and tracks."""
-    height: int
-    """Pixels, a multiple of 64."""
-    width: int
-    """Pixels, a multiple of 64."""
-    batch_size: int
-    """Clips per batch of this process (not of all hosts together)."""
-    draw_box: bool
-    """Target frames carry the object's projected 3D box."""
-    condition_on_box: bool
-    """The first frame to condition on carries the box too."""
-    seed: int
-    """Of the order of the clips and of the windows, 0 .. 2^32 - 1."""
-    num_frames: int = 14
-    """Frames of a window."""
-    track_kinds: tuple[str, ...] = ("floor",)
-    """Which tracked points are drawn; none leaves the maps black."""
-    track_colours: str = "red"
-    """'red' or 'alternating' (official training on VIPSeg)."""
-    drop_hidden_tracks: bool = False
-    """Leave out segments of points that are outside the picture or behind something."""
-    resize: str = "lanczos"
-    """'lanczos' (antialiased) or 'bilinear' (official training, no antialiasing)."""
-    box_thickness: int = 2
-    """Of the drawn box, pixels at the stored size."""
-    num_workers: int = 0
-    """Worker processes that decode; 0 = threads of this process."""
-    read_threads: int = 2
-    """Threads that decode ahead, in each process; 0 = decode when asked."""
-    latents: str = ""
-    """Folder of cached latents to read in place of target frames; empty = decode frames."""
-    encoders: EncoderOptions | None = None
-    """How cached latents must have been encoded; needed for these only."""
-    max_clips: int = 0
-    """Use only the first clips by name; 0 = all."""
-    needs_camera: bool = False
-    """Refuse to train on clips of which not one has a known camera."""
-
-    @property
-    def target_kind(self) -> str:
-        """Which frames are the target: clean or boxed."""
-        return BOXED if self.draw_box else CLEAN
-
-    @property
-    def condition_kind(self) -> str:
-        """Which kind the frame to condition on is of."""
-        return BOXED if self.condition_on_box else CLEAN
-
-    @property
-    def encoding(self) -> dict[str, Any]:
-        """All that latents depend on besides the pictures and the encoders' weights."""
-        names = ("height", "width", "resize", "box_thickness")
-        return {name: getattr(self, name) for name in names} | asdict(self.encoders)
 
 
 class Example(NamedTuple):
@@ -105,13 +47,13 @@ class Example(NamedTuple):
 
 def train_batches(
     options: DataOptions, *, process_index: int = 0, process_count: int = 1
-) -> grain.DatasetIterator:
+) -> BatchStream:
     """Returns an endless iterator of `Batch` of numpy arrays, reshuffled in every epoch.
 
-    It has `get_state()` and `set_state()` (JSON: the position in the stream), and goes into an
-    Orbax checkpoint as `grain.checkpoint.CheckpointSave(it)` and `CheckpointRestore(it)`. The state
-    holds none of the options: restore it with the data, batch size, seed, number of processes and
-    number of workers it was taken with.
+    It has `get_state()` and `set_state()` (JSON: the place in the stream), and goes into an Orbax
+    checkpoint as `grain.checkpoint.CheckpointSave(it)` and `CheckpointRestore(it)`. It continues
+    exactly with another number of workers, threads or hosts, or another size of batches; a state of
+    other clips, windows or another seed is refused.
 
     Args:
         options: the batches.
@@ -122,29 +64,50 @@ def train_batches(
         UserError: for options that cannot work, and for data that cannot be read. A damaged clip
             is found, and raised by the iterator, when its turn comes.
     """
-    _check_options(options)
+    check_options(options)
     source, chosen = _open(options)
     if options.needs_camera:
         _require_cameras(options, source, chosen)
     stream = grain.MapDataset.source(chosen).seed(options.seed).shuffle().repeat()
     examples = stream.random_map(_Loader(options, source))
-    mine = examples.slice(slice(process_index, None, process_count))
+
+    def open_at(taken: int) -> grain.DatasetIterator:
+        mine = examples.slice(slice(taken + process_index, None, process_count))
+        return iter(_read_ahead(mine, options))
+
+    order = {
+        "seed": options.seed,
+        "num_frames": options.num_frames,
+        "num_clips": len(chosen),
+        "names_and_lengths": _digest(source, chosen),
+    }
+    return BatchStream(open_at, options.batch_size * process_count, order)
+
+
+def _read_ahead(examples: grain.MapDataset, options: DataOptions) -> grain.IterDataset:
+    """Batches of examples, made by threads, or by threads of worker processes."""
     # The stream is endless: without drop_remainder its length overflows for batches of one.
-    batches = mine.batch(options.batch_size, drop_remainder=True, batch_fn=stack)
+    batches = examples.batch(options.batch_size, drop_remainder=True, batch_fn=stack)
     read = grain.ReadOptions(
         num_threads=options.read_threads,
         prefetch_buffer_size=BATCHES_AHEAD * options.read_threads,
     )
     dataset = batches.to_iter_dataset(read)
-    if options.num_workers:
-        if not flags.FLAGS.is_parsed():  # Grain's workers get a copy of the flags
-            flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(
-            grain.MultiprocessingOptions(
-                num_workers=options.num_workers, per_worker_buffer_size=BATCHES_AHEAD
-            )
+    if not options.num_workers:
+        return dataset
+    if not flags.FLAGS.is_parsed():  # Grain's workers get a copy of the flags
+        flags.FLAGS.mark_as_parsed()
+    return dataset.mp_prefetch(
+        grain.MultiprocessingOptions(
+            num_workers=options.num_workers, per_worker_buffer_size=BATCHES_AHEAD
         )
-    return iter(dataset)
+    )
+
+
+def _digest(source: Source, chosen: Sequence[int]) -> str:
+    """Of the names of the clips and how long they are: with the seed, these decide the windows."""
+    lines = (f"{source.clip_ids[index]} {source.num_frames[index]}\n" for index in chosen)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def eval_examples(options: DataOptions, num_clips: int) -> list[Example]:
@@ -153,7 +116,7 @@ def eval_examples(options: DataOptions, num_clips: int) -> list[Example]:
     Raises:
         UserError: as `train_batches`, and if there are fewer clips.
     """
-    _check_options(options)
+    check_options(options)
     source, chosen = _open(options)
     if num_clips > len(chosen):
         raise UserError(
@@ -341,34 +304,3 @@ def open_clips(options: DataOptions) -> tuple[Source, list[int]]:
     source = open_source(options.path, options.num_frames)
     by_name = sorted(range(len(source)), key=lambda index: source.clip_ids[index])
     return source, by_name[: options.max_clips or None]
-
-
-def _check_options(options: DataOptions) -> None:
-    problems = [
-        f"data.{name} = {value}: use {' or '.join(str(size) for size in _allowed(value))}"
-        for name, value in (("height", options.height), ("width", options.width))
-        if value not in _allowed(value)
-    ]
-    for name, choices in (("resize", RESIZE_KINDS), ("track_colours", COLOURS)):
-        if getattr(options, name) not in choices:
-            problems.append(f"data.{name} = {getattr(options, name)!r}: use one of {choices}")
-    least = {"num_frames": 2, "batch_size": 1, "box_thickness": 1}
-    least |= {"num_workers": 0, "read_threads": 0, "max_clips": 0, "seed": 0}
-    for name, bound in least.items():
-        if getattr(options, name) < bound:
-            problems.append(f"data.{name} = {getattr(options, name)}: use {bound} or more")
-    if problems:
-        raise UserError(
-            "The data options cannot be used",
-            expected="frame sizes that are multiples of 64, and options within their ranges",
-            got=listed(problems),
-            fix="change these fields of the config",
-        )
-
-
-def _allowed(size: int) -> tuple[int, ...]:
-    """The size itself if it is legal, else its nearest legal neighbours."""
-    below = size // SIZE_MULTIPLE * SIZE_MULTIPLE
-    if size == below > 0:
-        return (size,)
-    return tuple(near for near in (below, below + SIZE_MULTIPLE) if near > 0)

@@ -178,12 +178,19 @@ def _distinct(clips: Iterable[Clip], folder: Path) -> Iterator[Clip]:
 class ClipRecords:
     """Random access to the clips of a dataset; pictures stay encoded. May be pickled."""
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
-        self._open()
+    def __init__(self, folder: Path, *, accept_damage: bool = False):
+        """Reads the index; the record files are opened at the first access.
 
-    def _open(self) -> None:
-        """Reads the index; the record files are opened at the first access."""
+        Args:
+            folder: with the index.
+            accept_damage: go on though record files are missing or have another size than the index
+                says; they are in `damaged_files`, and their clips cannot be read.
+
+        Raises:
+            UserError: the index cannot be read, or record files are not as it says.
+        """
+        self.folder, self._accept_damage = Path(folder), accept_damage
+        self._num_read = 0
         try:
             info = tfds.builder_from_directory(str(self.folder))
             index, sizes = info.info.metadata["clips"], info.info.metadata["file_bytes"]
@@ -192,24 +199,21 @@ class ClipRecords:
             )
             self._files = [str(path) for path in info.info.splits["train"].filepaths]
             self._lengths = list(info.info.splits["train"].shard_lengths)
+            self.damaged_files = dict(_damaged(self._files, sizes))
         except (KeyError, TypeError, ValueError, OSError, RuntimeError, ParseError) as error:
             raise _unreadable(self.folder, f"{type(error).__name__}: {error}") from error
         self.clip_ids: tuple[str, ...] = tuple(str(clip_id) for clip_id, _ in index)
         self.num_frames: tuple[int, ...] = tuple(int(count) for _, count in index)
         if illegal := [name for name in self.clip_ids if not LEGAL_ID.fullmatch(name)]:
             raise _unreadable(self.folder, f"clip ids such as {illegal[0]!r}")
-        self._num_read = 0
-        missing = [path for path in self._files if not Path(path).is_file()]
-        if missing or len(index) != len(self._source):
-            got = f"no {', '.join(missing)}" if missing else f"{len(self._source)} records"
-            raise _unreadable(self.folder, f"{got}; the index lists {len(index)} clips")
-        for path, size in zip(self._files, sizes, strict=True):
-            if Path(path).stat().st_size != size:
-                got = f"{path} has {Path(path).stat().st_size} bytes of {size}; no record was read"
-                raise _unreadable(self.folder, got)
+        if len(index) != len(self._source):
+            got = f"{len(self._source)} records; the index lists {len(index)} clips"
+            raise _unreadable(self.folder, got)
+        if self.damaged_files and not accept_damage:
+            raise _unreadable(self.folder, listed(list(self.damaged_files.values())))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}
+        return {"folder": self.folder, "accept_damage": self._accept_damage}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)
@@ -223,6 +227,8 @@ class ClipRecords:
         Raises:
             UserError: naming the file and the record, if it is truncated or corrupt.
         """
+        if damage := self.damaged_files.get(self.file_of(index)[0]):
+            raise self._broken(index, ValueError(damage))
         try:
             clip = record_codec.decode(self._source[index])
         except record_codec.UNREADABLE as error:
@@ -232,13 +238,18 @@ class ClipRecords:
         self._num_read += 1
         return clip
 
-    def _broken(self, index: int, error: Exception) -> UserError:
+    def file_of(self, index: int) -> tuple[str, int]:
+        """The record file of a clip, and which record in it the clip is."""
         shard, position = 0, index
         while position >= self._lengths[shard]:
             position -= self._lengths[shard]
             shard += 1
+        return self._files[shard], position
+
+    def _broken(self, index: int, error: Exception) -> UserError:
+        path, position = self.file_of(index)
         return UserError(
-            f"Record {position} of {self._files[shard]} cannot be read",
+            f"Record {position} of {path} cannot be read",
             expected=f"clip {self.clip_ids[index]!r}, as the dataset's index says",
             got=f"{error} (records read before it: {self._num_read})",
             fix="the file is truncated or damaged: copy it again, or make the data again",
@@ -274,6 +285,15 @@ def find_datasets(directory: Path) -> list[Path]:
     patterns = ("dataset_info.json", "*/dataset_info.json", "*/*/dataset_info.json")
     found = {path.parent for pattern in patterns for path in Path(directory).glob(pattern)}
     return sorted(path for path in found if not path.name.startswith("incomplete."))
+
+
+def _damaged(paths: list[str], sizes: list[int]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the record files by their sizes."""
+    for path, size in zip(paths, sizes, strict=True):
+        if not Path(path).is_file():
+            yield path, f"no {path}"
+        elif (bytes_now := Path(path).stat().st_size) != size:
+            yield path, f"{path} has {bytes_now} bytes of {size}; no record was read"
 
 
 def _unreadable(folder: Path, got: str) -> UserError:

@@ -187,7 +187,7 @@ class OfficialSource:
     """
 
     def __init__(self, root: Path):
-        self._folders = _clip_folders(root)
+        self._folders = clip_folders(root)
         clips = [OfficialClip(folder) for folder in self._folders]
         problems = [problem for clip in clips for problem in clip.problems()]
         if problems:
@@ -224,7 +224,7 @@ def open_source(path: Path | str, min_frames: int = 1) -> Source:
         source = RecordSource(open_dataset(path))
     elif is_vipseg(path):
         source = VIPSegSource(path)
-    elif _clip_folders(path):
+    elif clip_folders(path):
         source = OfficialSource(path)
     else:
         raise UserError(
@@ -247,7 +247,8 @@ def open_source(path: Path | str, min_frames: int = 1) -> Source:
     return source
 
 
-def _clip_folders(root: Path) -> list[Path]:
+def clip_folders(root: Path) -> list[Path]:
+    """The folders of official clips right below a folder."""
     parts = ("images", "images_bbox", "traj_vid_enhanced", "traj.npy")
     folders = sorted((entry for entry in root.iterdir() if entry.is_dir()), key=lambda e: e.name)
     return [folder for folder in folders if any((folder / part).exists() for part in parts)]

@@ -15,6 +15,8 @@ Array = np.ndarray
 LEGAL_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 FARTHEST_PX = 10_000_000
 """Float32 holds whole numbers up to here exactly; the official tracks reach 10^5."""
+FIRST_THING = 125
+"""The lowest panoptic id that is no class of stuff."""
 FIX = "copy this file from the official repository again, or move the video out of imgs"
 
 
@@ -34,7 +36,8 @@ def read_vipseg(path: Path) -> VIPSegTracks:
     Raises:
         UserError: naming the file and the tracks at fault: not such a file, an id that is no plain
             number, something else than a list of pairs of numbers, numbers that are not finite or
-            beyond FARTHEST_PX, or tracks of different lengths.
+            beyond FARTHEST_PX, or tracks of different lengths. Of an id that comes twice the last
+            one counts, as for every reader of JSON.
     """
     content = json_file.read_object(path, FIX)
     problems = [problem for name, track in content.items() for problem in _problems(name, track)]
@@ -55,6 +58,18 @@ def read_vipseg(path: Path) -> VIPSegTracks:
         )
     points = np.array(list(content.values()), np.float32)
     return VIPSegTracks(tuple(int(name) for name in content), points.swapaxes(0, 1))
+
+
+def kind_of(panoptic_id: int) -> str:
+    """Whether a segment is 'void', 'stuff' or an 'object'."""
+    if panoptic_id == 0:
+        return "void"
+    return "stuff" if panoptic_id < FIRST_THING else "object"
+
+
+def class_of(panoptic_id: int) -> int:
+    """The number of the class of a segment: 1..124, 0 for void."""
+    return panoptic_id if panoptic_id < FIRST_THING else panoptic_id // 100
 
 
 def _problems(name: str, track: Any) -> list[str]:

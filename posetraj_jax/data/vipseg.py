@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 
 from posetraj_jax.data.camera_file import read_camera
 from posetraj_jax.data.lazy_clip import CLEAN, Tracks, no_box
-from posetraj_jax.data.track_file import read_vipseg
+from posetraj_jax.data.track_file import kind_of, read_vipseg
 from posetraj_jax.data.transforms import decode_files, image_header
 from posetraj_jax.errors import UserError, listed
 
@@ -26,8 +26,6 @@ PICTURES, CAMERAS = "imgs", "estimated_cam_rt"
 TRACKS = ("trajectory_CoTracker_all", "output_cotracker_all")
 """What the official loader reads, and what the official repository calls the same folder."""
 SUFFIXES = (".jpg", ".jpeg", ".png")
-FIRST_THING = 125
-"""The lowest panoptic id that is no class of stuff."""
 
 
 def is_vipseg(root: Path) -> bool:
@@ -91,7 +89,7 @@ class VIPSegClip:
         first = self._pictures[0]
         height, width, _ = image_header(first.read_bytes(), str(first))
         visible = ((points >= 0) & (points < (width, height))).all(axis=2)
-        return Tracks(points, visible, tuple(_kind(panoptic_id) for panoptic_id in ids))
+        return Tracks(points, visible, tuple(kind_of(panoptic_id) for panoptic_id in ids))
 
     def drawn_maps(self, start: int, count: int) -> None:
         """None: there are points."""
@@ -145,9 +143,3 @@ class VIPSegSource:
 
 def _track_folder(root: Path) -> Path | None:
     return next((root / name for name in TRACKS if (root / name).is_dir()), None)
-
-
-def _kind(panoptic_id: int) -> str:
-    if panoptic_id == 0:
-        return "void"
-    return "stuff" if panoptic_id < FIRST_THING else "object"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.fanout.task import RejectedError, appearing
+from data_prep.fanout.task import Rejected, appearing
 from posetraj_jax.errors import UserError
 
 
@@ -39,7 +39,7 @@ class _Ends:
 
     @staticmethod
     def rejected(job: dict) -> None:
-        raise RejectedError("no good: 3 of 4 sides missing")
+        raise Rejected("no good: 3 of 4 sides missing")
 
     @staticmethod
     def user_error(job: dict) -> None:
