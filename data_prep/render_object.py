@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from data_prep.engines.engine import Engine, require_sound
 from data_prep.engines.rendered_clip import Packing
+from data_prep.engines.verify import MIN_OBJECT_PIXELS
 from data_prep.fanout.clip_files import clip_path, write_clip
 from data_prep.fanout.task import Rejected
 from data_prep.objects.convert import convert
@@ -61,6 +62,9 @@ def render(job: dict[str, Any], folder: Path) -> None:
     notes = [each.note for each in loaded]
 
     def store(clip: Clip) -> None:
+        pixels = min(map(min, clip.provenance["alone_pixels"]))
+        if pixels < MIN_OBJECT_PIXELS:
+            raise Rejected(f"only {pixels} pixels of it are seen, fewer than {MIN_OBJECT_PIXELS}")
         require_sound(clip)
         write_clip(folder, clip._replace(provenance=clip.provenance | {"object_files": notes}))
 

@@ -63,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--objects",
         default=BUILTIN_OBJECTS,
         help="a folder of object files, a list of them (lines `uid path`, or JSON {uid: path} as "
-        "the package objaverse gives), or builtin (%(default)s)",
+        "the package objaverse gives), builtin, or some of these as builtin:car,duck (%(default)s)",
     )
     add("--out", type=Path, required=True, help="folder that gets the dataset NAME/VERSION")
     add("--name", default="posetraj10k", help="of the dataset (%(default)s)")
@@ -179,9 +179,19 @@ def tasks_of(options: argparse.Namespace) -> tuple[list[Task], list[str]]:
 
 
 def _entries(objects: str, engine: Engine) -> list[ObjectEntry]:
-    if objects != BUILTIN_OBJECTS:
+    kind, _, chosen = objects.partition(":")
+    if kind != BUILTIN_OBJECTS:
         return find_objects(Path(objects))
-    return [ObjectEntry(a.removeprefix(BUILTIN), Path(), a) for a in engine.toys]
+    names = [asset.removeprefix(BUILTIN) for asset in engine.toys]
+    wanted = chosen.split(",") if chosen else names
+    if unknown := [name for name in wanted if name not in names]:
+        raise UserError(
+            f"The engine {engine.name} has no built-in object {unknown[0]!r}",
+            expected=f"some of {', '.join(names)}",
+            got=objects,
+            fix="change --objects",
+        )
+    return [ObjectEntry(name, Path(), f"{BUILTIN}{name}") for name in dict.fromkeys(wanted)]
 
 
 def _companions(entries: Sequence[ObjectEntry], number: int, count: int) -> list[ObjectEntry]:
@@ -216,7 +226,7 @@ def scene_options(options: argparse.Namespace) -> SceneOptions:
 
 
 def _packing(options: argparse.Namespace) -> Packing:
-    builtin = options.objects == BUILTIN_OBJECTS
+    builtin = options.objects.partition(":")[0] == BUILTIN_OBJECTS
     licence = options.licence or (CC0 if builtin else "that of the objects, see their source")
     return Packing(options.jpeg_quality, not options.no_depth, licence, "posetraj10k")
 

@@ -15,6 +15,8 @@ from data_prep.scenes.scene import Scene
 SEEN_WITHIN = 2e-3
 """Metres: what is this near to a point does not hide it."""
 CONTACT_NAMES = ("x_low", "x_high", "y_low", "y_high", "z_low", "z_high")
+CONTACTS = slice(2, 8)
+"""Where these are among the points of an object: after 'floor' and 'centre'."""
 SPREAD_FROM = 64
 """Random points per point that is kept, from which those far from each other are chosen."""
 
@@ -44,7 +46,10 @@ def annotate(scene: Scene, surfaces: list[Surface], engine: str) -> dict[str, np
 
     Besides: `track_points` [p 3], each point in its object's frame; `track_names`; `mesh_rect_px`
     [f o 4], the smallest rectangle (left, top, right, bottom) around an object's vertices;
-    `engine`, such as 'bpy-5.0.1'.
+    `alone_rect_px` [f o 4], that around the pixels whose centres would show it if it were alone,
+    and `alone_pixels` [f o], how many these are; `thin_tips` [f o 6], whether the point that
+    touches a side of the box is on a part too thin for any pixel near it; `engine`, such as
+    'bpy-5.0.1'.
     """
     tracked = tracked_points(scene, surfaces)
     rows = []
@@ -64,8 +69,10 @@ def annotate(scene: Scene, surfaces: list[Surface], engine: str) -> dict[str, np
             for pose, surface in zip(poses, surfaces, strict=True)
         ]
         seen = ~hidden(world, tracked, corners, k, rt)
+        tips = pixels.reshape(len(surfaces), -1, 2)[:, CONTACTS]
         rows.append(
             _shape_notes(poses, surfaces, k, rt)
+            | _outline_notes(scene, corners, tips, k, rt)
             | {"tracks_px": pixels, "tracks_visible": inside & seen}
         )
     return {
@@ -96,6 +103,33 @@ def _shape_notes(
         "camera_k": k,
         "camera_rt": rt,
     }
+
+
+def _outline_notes(
+    scene: Scene, corners: list[np.ndarray], tips: np.ndarray, k: np.ndarray, rt: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What pixels would show of each object alone in one frame; `tips` [o 6 2] are its contacts."""
+    rectangles, counts, thin = [], [], []
+    for triangles, points in zip(corners, tips, strict=True):
+        shown = raster.covered(raster.project(triangles, k, rt), scene.width, scene.height)
+        rows, columns = (np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0))
+        if len(rows):
+            rectangles.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+        else:
+            rectangles.append([0, 0, 0, 0])
+        counts.append(int(shown.sum()))
+        thin.append([not _around(shown, point).any() for point in points])
+    return {
+        "alone_rect_px": np.array(rectangles),
+        "alone_pixels": np.array(counts),
+        "thin_tips": np.array(thin),
+    }
+
+
+def _around(shown: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """The pixels [<=3 <=3] at and around a point (x, y); none if it is outside the picture."""
+    column, row = np.floor(point).astype(int)
+    return shown[max(0, row - 1) : max(0, row + 2), max(0, column - 1) : max(0, column + 2)]
 
 
 def tracked_points(scene: Scene, surfaces: list[Surface]) -> TrackedPoints:

@@ -103,4 +103,5 @@ def _provenance(scene: Scene, notes: dict[str, Array]) -> dict[str, Any]:
         "track_names": notes["track_names"].tolist(),
         "track_points": np.round(notes["track_points"], 6).tolist(),
         "mesh_rect_px": np.round(notes["mesh_rect_px"], 3).tolist(),
+        **{name: notes[name].tolist() for name in ("alone_rect_px", "alone_pixels", "thin_tips")},
     }

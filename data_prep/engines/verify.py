@@ -33,10 +33,11 @@ def problems(clip: Clip) -> list[str]:
 
     Per frame and object: box and pose agree and project to `box_px`; the projected box contains
     every pixel of the mask. Where no other object is near: on each of the box's six sides the point
-    where the object touches it lies within 2 px of the mask, and the mask fills the outline of the
-    object's vertices to within 2 px left, top, right and bottom; the floor track lies under the
-    object. The pictures are neither dark, blown nor flat. Over the clip: what `tracks_visible` says
-    of the points on surfaces agrees with the depth, if that is stored.
+    where the object touches it lies within 2 px of the mask, unless it is a tip too thin for
+    pixels; the mask ends within 2 px of where the object's pixels end, left, top, right and bottom,
+    as its triangles say; the floor track lies under the object. The pictures are neither dark,
+    blown nor flat. Over the clip: what `tracks_visible` says of the points on surfaces agrees with
+    the depth, if that is stored.
 
     A 3D box is tight when the object touches its six sides. The rectangle around its projection may
     still be wider than the mask, because few objects reach into the corners of their box.
@@ -144,19 +145,20 @@ def mask_problems(clip: Clip, frame: int, thing: int, mask: np.ndarray) -> Itera
 
 
 def outline_problems(clip: Clip, frame: int, thing: int, mask: np.ndarray) -> Iterator[str]:
-    """Says that the mask [h w] of an object, wholly seen, does not fill its vertices' outline."""
+    """Says that the mask [h w] of an object, wholly seen, does not fill its outline."""
     rows, columns = np.nonzero(mask)
     ends = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-    gap = np.abs(np.array(clip.provenance["mesh_rect_px"])[frame, thing] - ends).max()
+    gap = np.abs(np.array(clip.provenance["alone_rect_px"])[frame, thing] - ends).max()
     if gap > TOUCH_PX:
-        yield f"the mask of object {thing} ends {gap:.2f} px from the outline of its vertices"
+        yield f"the mask of object {thing} ends {gap:.2f} px from the outline of its triangles"
 
 
 def _touch_problems(clip: Clip, frame: int, thing: int, mask: np.ndarray) -> Iterator[str]:
     away = cv2.distanceTransform(1 - mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    thin = clip.provenance["thin_tips"][frame][thing]
     for side, (pixel, world) in contacts(clip, frame, thing).items():
         row, column = np.clip(pixel[::-1].astype(int), 0, np.array(mask.shape) - 1)
-        if away[row, column] > TOUCH_PX:
+        if away[row, column] > TOUCH_PX and not thin[side]:
             yield f"object {thing} is {away[row, column]:.2f} px from side {side} of its box"
         face = clip.box_world[frame, thing][list(geometry.BOX_FACES[side])].astype(np.float64)
         normal = np.cross(face[1] - face[0], face[2] - face[0])

@@ -8,12 +8,34 @@ import sys
 import pytest
 import toy_worker
 
-from data_prep.engines import render_env
+from data_prep.engines import cycles, render_env
 from data_prep.engines.blender_worker import EXIT_BAD_JOB, main
-from data_prep.scenes.posetraj import make_scenes
+from data_prep.engines.rendered_clip import Packing
+from data_prep.scenes.posetraj import SceneOptions, Thing, make_scene
 from posetraj_jax.errors import UserError
 
-SIDES = {f"builtin:{name}": tuple(toy_worker.SIDES) for name in ("car", "duck")}
+ASSETS = {f"builtin:{name}": tuple(toy_worker.SIDES) for name in ("car", "duck")}
+PACKING = Packing(90, depth=True, licence="CC0-1.0", source="posetraj10k")
+RENDER = {
+    "scenes": [{}],
+    "out": "x",
+    "threads": 1,
+    "device": "CPU",
+    "models": {},
+    "pictures": {},
+}
+
+
+def scenes(count: int):
+    thing = Thing("builtin:car", "car", tuple(toy_worker.SIDES))
+    return [make_scene(SceneOptions(paths_per_object=count), [thing], n) for n in range(count)]
+
+
+def render(folder, chosen):
+    clips = []
+    blender = cycles.Cycles(toy_worker.make_python(folder))
+    cycles.render(blender, chosen, {}, {}, PACKING, clips.append)
+    return clips
 
 
 @pytest.mark.parametrize(
@@ -21,16 +43,17 @@ SIDES = {f"builtin:{name}": tuple(toy_worker.SIDES) for name in ("car", "duck")}
     [
         ([], None, "usage"),
         (["paint"], {}, "usage"),
-        (["render"], {"scenes": []}, r"keys \['out', 'scenes', 'threads'\]"),
+        (["render"], {"scenes": []}, r"keys \['device', 'models', 'out', 'pictures', 'scenes'"),
         (["measure"], [1], "keys"),
         (["measure"], "{", "cannot read the job"),
-        (["render"], {"scenes": [{}], "out": "x", "threads": 1}, "Scene: missing keys"),
+        (["render"], RENDER, "Scene: missing keys"),
     ],
 )
 def test_worker_refuses_a_bad_job(tmp_path, capsys, arguments, job, message):
     path = tmp_path / "job.json"
     path.write_text(job if isinstance(job, str) else json.dumps(job))
-    assert main([*arguments, str(path)] if arguments else []) == EXIT_BAD_JOB
+    done = main([*arguments, str(path)] if arguments else [])
+    assert done == EXIT_BAD_JOB
     assert re.search(message, capsys.readouterr().err)
 
 
@@ -41,27 +64,26 @@ def test_worker_names_a_missing_job(tmp_path, capsys):
 
 def test_measure_collects_reports(tmp_path):
     python = toy_worker.make_python(tmp_path)
-    assert render_env.measure(python, list(SIDES)) == SIDES
+    assert render_env.measure(python, list(ASSETS)) == ASSETS
 
 
-@pytest.mark.parametrize("workers", [1, 3, 20])
-def test_every_scene_is_rendered_once(tmp_path, workers):
-    python, scenes, reports = toy_worker.make_python(tmp_path), make_scenes(4, 0, SIDES), []
-    (tmp_path / "out").mkdir()
-    render_env.render(
-        python, scenes, tmp_path / "out", workers=workers, threads=1, on_report=reports.append
-    )
-    # The toy fails if a folder exists, so no two workers had the same scene.
-    assert sorted(r["clip"] for r in reports) == sorted(s.clip_id for s in scenes)
+def test_every_scene_becomes_a_clip_in_turn(tmp_path):
+    chosen = scenes(3)
+    clips = render(tmp_path, chosen)
+    assert [clip.clip_id for clip in clips] == [scene.clip_id for scene in chosen]
+    assert clips[0].source == "posetraj10k/toy-1"
+    assert clips[0].licence == "CC0-1.0"
+    assert clips[0].camera_known
+    assert len(clips[0].depths_png) == 14
+    assert clips[0].provenance["scene"]["objects"] == ({"asset": "builtin:car", "size": 1.0},)
+    assert clips[0].track_kinds[:3] == ("floor", "centre", "surface")
 
 
 def test_a_crash_is_reported_with_its_last_words(tmp_path, monkeypatch):
-    python, scenes = toy_worker.make_python(tmp_path), make_scenes(2, 0, SIDES)
-    monkeypatch.setenv("TOY_FAILS_AT", scenes[1].clip_id)
-    with pytest.raises(UserError, match=r"exit code 1:[^$]*cannot go on with car_0_circle"):
-        render_env.render(
-            python, scenes, tmp_path, workers=1, threads=1, on_report=lambda report: None
-        )
+    chosen = scenes(2)
+    monkeypatch.setenv("TOY_FAILS_AT", chosen[1].clip_id)
+    with pytest.raises(UserError, match=rf"exit code 1:[^$]*go on with {chosen[1].clip_id}"):
+        render(tmp_path, chosen)
 
 
 def test_a_bad_scene_is_reported_as_such(tmp_path):

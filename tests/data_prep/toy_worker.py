@@ -9,14 +9,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data_prep.engines import annotations
+from data_prep.engines.annotations import Surface
 from data_prep.engines.blender_worker import REPORT
 from data_prep.scenes import geometry
-from data_prep.scenes.scene import Scene, from_json, to_json
+from data_prep.scenes.scene import Scene, from_json
 
 SIDES = np.array([0.5, 1.0, 0.4])
 LOW, HIGH = SIDES * [-0.5, -0.5, 0], SIDES * [0.5, 0.5, 1]
-NAMES = ("floor", "centre", "x_low", "x_high", "y_low", "y_high", "z_low", "z_high")
-POINTS = np.array([[0, 0, 0], (LOW + HIGH) / 2, *[LOW, HIGH] * 3])
+RINGS = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+BOX = Surface(
+    geometry.box_corners(LOW, HIGH),
+    np.array([t for a, b, c, d in RINGS for t in ((a, b, c), (a, c, d))]),
+)
 
 
 def make_python(folder: Path) -> Path:
@@ -44,69 +49,16 @@ def work(command: str, path: str) -> None:
         print(REPORT + json.dumps({"clip": scene.clip_id, "done": True}), flush=True)
 
 
-def draw_mask(box: np.ndarray, width: int, height: int) -> np.ndarray:
-    """1 where a pixel's centre lies inside the outline of a box's corners."""
-    mask = np.zeros((height, width), np.uint8)
-    left, top = np.maximum(np.floor(box.min(axis=0)), 0)
-    right, bottom = np.minimum(np.ceil(box.max(axis=0)), (width, height))
-    columns, rows = np.meshgrid(np.arange(left, right), np.arange(top, bottom))
-    pixels = np.stack([columns.ravel(), rows.ravel()], axis=-1).astype(int)
-    hull = cv2.convexHull(box.astype(np.float32))[:, 0].astype(np.float64)
-    edges, away = np.roll(hull, -1, axis=0) - hull, pixels[:, None] + 0.5 - hull
-    turns = edges[:, 0] * away[..., 1] - edges[:, 1] * away[..., 0]
-    # Inside, a point lies on the same side of all edges.
-    inside = pixels[(turns >= 0).all(axis=1) | (turns <= 0).all(axis=1)]
-    mask[inside[:, 1], inside[:, 0]] = 1
-    return mask
-
-
 def draw(scene: Scene, folder: Path) -> None:
+    """Writes what the real worker does; TOY_MOVES_MASKS pixels to the right in one frame of it."""
     folder.mkdir()
-    notes = []
-    for frame, camera in enumerate(scene.cameras):
-        k, rt = np.array(camera.k), np.array(camera.rt)
-        poses = np.array([thing.poses[frame] for thing in scene.objects])
-        corners = geometry.box_corners(LOW, HIGH)
-        world = np.stack([geometry.transform(pose, corners) for pose in poses])
-        box = geometry.project(world, k, rt)
-        mask = np.zeros((scene.height, scene.width), np.uint8)
-        for thing in np.argsort(-geometry.depth(world.mean(axis=1), rt)):  # the farthest first
-            mask[draw_mask(box[thing], scene.width, scene.height) == 1] = thing + 1
+    boxes = [BOX] * len(scene.objects)
+    np.savez(folder / "annotations.npz", **annotations.annotate(scene, boxes, "toy-1"))
+    for frame in range(scene.frames):
+        depth, mask = annotations.depth_and_mask(scene, boxes, frame)
         picture = np.where(mask[..., None] > 0, 255, np.array([60, 90, 140])).astype(np.uint8)
+        if frame == 4:
+            mask = np.roll(mask, int(os.environ.get("TOY_MOVES_MASKS", 0)), axis=1)
         cv2.imwrite(str(folder / f"mask_{frame:03d}.png"), mask)
         cv2.imwrite(str(folder / f"frame_{frame:03d}.png"), picture)
-        tracks = geometry.project(
-            np.stack([geometry.transform(pose, POINTS) for pose in poses]), k, rt
-        )
-        notes.append(
-            {
-                "object_pose": poses,
-                "box_world": world,
-                "box_px": box,
-                "mesh_rect_px": np.concatenate([box.min(axis=1), box.max(axis=1)], axis=1),
-                "tracks_px": tracks.reshape(-1, 2),
-                "tracks_visible": _visible(tracks, mask).ravel(),
-                "camera_k": k,
-                "camera_rt": rt,
-            }
-        )
-    count = len(scene.objects)
-    np.savez(
-        folder / "annotations.npz",
-        **{key: np.stack([note[key] for note in notes]) for key in notes[0]},
-        track_kinds=np.array(["floor", "centre", *["surface"] * 6] * count),
-        track_names=np.array(NAMES * count),
-        track_objects=np.repeat(np.arange(count, dtype=np.int32), len(NAMES)),
-        track_points=np.tile(POINTS, (count, 1)),
-        engine="toy-1",
-    )
-    (folder / "scene.json").write_text(to_json(scene))
-
-
-def _visible(tracks: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """False [o p] where a point lies on another object's pixels."""
-    columns, rows = np.clip(tracks.astype(int), 0, np.array(mask.shape[::-1]) - 1).transpose(
-        2, 0, 1
-    )
-    owners = np.arange(1, len(tracks) + 1)[:, None]
-    return (mask[rows, columns] == owners) | (mask[rows, columns] == 0)
+        np.save(folder / f"depth_{frame:03d}.npy", depth)
