@@ -9,7 +9,7 @@ VARIANT ?= tiny
 RUNS ?= runs
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo stages test test-full lint render-env clips clean
+.PHONY: demo stages test test-full lint render-env clips render-demo clean
 
 demo: $(VENV)/.core ## train tiny stage 1 on the shipped clips, sample GIFs, print where they are
 	$(TRAIN) configs/stage1.py:tiny
@@ -32,9 +32,19 @@ lint: $(VENV)/.dev
 
 render-env: $(RENDER_VENV)/.bpy ## Blender's Python wheel, GPL and numpy < 2, in a place of its own
 
-clips: render-env $(VENV)/.core ## renders the shipped clips and videos again, the same from the seed
-	$(BIN)/python -m data_prep.render_posetraj10k --out build/clips --num_clips 16 --seed 0 --clips_per_shard 4
-	$(BIN)/python -m data_prep.render_vipseg --out build/videos --num_videos 4 --seed 0
+clips: render-env $(VENV)/.prep ## renders the shipped clips and videos again, the same from the seed
+	$(BIN)/python -m data_prep.render_posetraj10k --out build/clips --paths_per_object 2 --clips_per_shard 4 --device CPU
+	$(BIN)/python -m data_prep.render_vipseg --out build/videos --num_videos 4 --device CPU
+
+ENGINE ?= cycles
+DEMO_RENDER := $(BIN)/python -m data_prep.render_posetraj10k --objects builtin:car,duck,teapot --engine $(ENGINE)
+
+render-demo: $(VENV)/.prep $(if $(filter cycles,$(ENGINE)),render-env) ## 3 objects x 5 paths twice, by 2 workers and by 1: the same bytes; and what is in them
+	rm -rf build/render-demo
+	$(DEMO_RENDER) --out build/render-demo/parallel --workers 2
+	$(DEMO_RENDER) --out build/render-demo/serial --workers 1
+	diff -r build/render-demo/parallel build/render-demo/serial
+	$(BIN)/python -m data_prep.inspect build/render-demo/parallel --validate --out build/render-demo/sheet.png
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.11 ...")'
@@ -42,6 +52,10 @@ $(BIN)/python:
 
 $(VENV)/.core: $(BIN)/python setup.py
 	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.prep: $(VENV)/.core
+	$(PIP) --editable .[prep]
 	touch $@
 
 # torch first and alone: asked for through an extra, pip would take gigabytes of CUDA on Linux.

@@ -51,7 +51,7 @@ CORE = [
     "tensorflow-datasets>=4.9.10",
     "tqdm>=4.66",
 ]
-PREP = ["apache-beam>=2.77", "pycolmap>=3.10", "scipy>=1.13"]
+PREP = ["apache-beam>=2.77"]
 CONVERT = ["torch>=2.6", "diffusers>=0.35", "transformers>=4.50", "accelerate"]
 EVAL = ["scipy>=1.13"]
 DEMO = ["gradio>=6"]

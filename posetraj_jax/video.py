@@ -147,17 +147,24 @@ def _write_pngs(path: Path, frames: Array, fps: float | int) -> None:
 
 
 def read_video(
-    path: Path | str, max_frames: int = MAX_FRAMES, max_pixels: int = MAX_PIXELS
+    path: Path | str,
+    max_frames: int = MAX_FRAMES,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    start: int = 0,
+    stride: int = 1,
 ) -> tuple[UInt8[Array, "f h w 3"], float]:
-    """Reads the first frames of a video file, a GIF, or a folder of pictures (sorted by name).
+    """Reads frames of a video file, a GIF, or a folder of pictures (sorted by name).
 
     Args:
         path: the file or folder.
         max_frames: how many frames to read at most; later ones are not decoded.
         max_pixels: how many pixels a frame may have.
+        start: the first frame to read.
+        stride: 1 = every frame from there on, 2 = every other...
 
     Returns:
-        The frames, and the frames per second; 0 where the source does not say (folders).
+        The frames, and how many of them a second has; 0 where the source does not say (folders).
 
     Raises:
         UserError: if it is absent, no video, empty, damaged, too large, or changes size.
@@ -171,7 +178,7 @@ def read_video(
             fps, pictures = _read_gif(path, max_pixels)
         else:
             fps, pictures = _read_container(path, max_pixels)
-        for frame in pictures:
+        for frame in itertools.islice(pictures, start, None, stride):
             if frames and frame.shape != frames[0].shape:
                 raise ValueError(f"frame {len(frames)} has another size: {frame.shape[:2]}")
             frames.append(frame)
@@ -186,7 +193,7 @@ def read_video(
             got=f"{error} (after {len(frames)} frames)",
             fix="check the path, or convert the file with a video tool",
         ) from error
-    return np.stack(frames), fps
+    return np.stack(frames), fps / stride
 
 
 def _read_container(path: Path, max_pixels: int) -> tuple[float, Iterator[Array]]:

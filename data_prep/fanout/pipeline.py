@@ -161,15 +161,19 @@ def _progress(tasks: Sequence[Task], parts: Path, unit: str, total: int) -> Iter
     """Shows how many results there are, while the block runs."""
     folders = {task.folder(parts): task.results for task in tasks}
     ended = threading.Event()
+
+    def count(folder: Path) -> int:
+        return min(len(results_in(folder)), folders[folder])
+
     with tqdm(total=total, unit=unit, dynamic_ncols=True) as bar:
         # What is there already is no work of this run: it must not make the estimate rosy.
-        bar.initial = bar.n = total - sum(folders.values()) + sum(map(_count, folders))
+        bar.initial = bar.n = total - sum(folders.values()) + sum(map(count, folders))
 
         def watch() -> None:
             known = dict.fromkeys(folders, 0)
             while not ended.wait(PROGRESS_SECONDS):
                 for folder in [f for f in known if known[f] < folders[f]]:
-                    known[folder] = folders[folder] if _ended(folder) else _count(folder)
+                    known[folder] = folders[folder] if _ended(folder) else count(folder)
                 bar.n = total - sum(folders.values()) + sum(known.values())
                 bar.refresh()
 
@@ -180,12 +184,8 @@ def _progress(tasks: Sequence[Task], parts: Path, unit: str, total: int) -> Iter
         finally:
             ended.set()
             watcher.join()
-            bar.n = total - sum(folders.values()) + sum(map(_count, folders))
+            bar.n = total - sum(folders.values()) + sum(map(count, folders))
             bar.refresh()
-
-
-def _count(folder: Path) -> int:
-    return len(results_in(folder))
 
 
 def _ended(folder: Path) -> bool:

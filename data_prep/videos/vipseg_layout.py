@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.videos.pictures import pictures_in, stamp
-from posetraj_jax.data.vipseg import CAMERAS, PICTURES, TRACKS
+from posetraj_jax.data.vipseg import CAMERAS, PICTURES, TRACKS, VISIBILITY
 from posetraj_jax.errors import UserError, listed
 
 MASKS = "panomasks"
@@ -26,6 +26,8 @@ class VideoFiles(NamedTuple):
     """May be missing."""
     camera: Path
     """May be missing."""
+    visibility: Path
+    """Is missing unless `data_prep.track_videos` made the tracks."""
 
     @property
     def has_camera(self) -> bool:
@@ -34,16 +36,16 @@ class VideoFiles(NamedTuple):
 
     def stamp(self) -> str:
         """Another one if any of the files changes."""
-        return stamp((*self.pictures, *self.masks, self.tracks, self.camera))
+        return stamp((*self.pictures, *self.masks, self.tracks, self.camera, self.visibility))
 
 
 def files_of(root: Path, video: str) -> VideoFiles:
     """The files of a video; opens none."""
     tracks = (track_folder(root) or root / TRACKS[0]) / f"{video}.json"
     camera = root / CAMERAS / video / "camera.npy"
-    return VideoFiles(
-        pictures_in(root / PICTURES / video), pictures_in(root / MASKS / video), tracks, camera
-    )
+    visibility = root / VISIBILITY / f"{video}.json"
+    pictures, masks = (pictures_in(root / name / video) for name in (PICTURES, MASKS))
+    return VideoFiles(pictures, masks, tracks, camera, visibility)
 
 
 def track_folder(root: Path) -> Path | None:

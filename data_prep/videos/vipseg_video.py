@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.fanout.clip_files import clip_path, write_clip
+from data_prep.fanout.task import Rejected
 from data_prep.videos.pictures import (
     Segments,
     Size,
@@ -21,7 +22,13 @@ from data_prep.videos.pictures import (
 from data_prep.videos.real_clip import About, Points, RealCamera, inside, real_clip, scaled
 from data_prep.videos.vipseg_layout import VideoFiles, files_of
 from posetraj_jax.data.camera_file import read_camera, read_intrinsics
-from posetraj_jax.data.track_file import VIPSegTracks, class_of, kind_of, read_vipseg
+from posetraj_jax.data.track_file import (
+    VIPSegTracks,
+    class_of,
+    kind_of,
+    read_vipseg,
+    read_visibility,
+)
 from posetraj_jax.data.vipseg import CAMERAS, FPS, VIPSegClip
 from posetraj_jax.errors import UserError
 
@@ -74,7 +81,10 @@ def make(job: dict[str, Any], folder: Path) -> None:
     problem = _camera_problem(files)
     tracks = _checked_tracks(files, options, problem if options.bad_camera == LEAVE_OUT else "")
     frames = store_frames(files.pictures, options.storage)
-    points, ids = _points(tracks, frames.original, frames.size, options)
+    visible = inside(tracks.points_px, frames.original)
+    if files.visibility.exists():
+        visible &= _visible(files, tracks)
+    points, ids = _points(tracks, visible, (frames.original, frames.size), options)
     segments = Segments(ids, background=(0,))
     masks = tuple(
         segments.to_png(nearest(mask, frames.size))
@@ -129,14 +139,26 @@ def _camera_problem(files: VideoFiles) -> str:
     return ""
 
 
+def _visible(files: VideoFiles, tracks: VIPSegTracks) -> np.ndarray:
+    try:
+        return read_visibility(files.visibility, tracks)
+    except UserError as error:
+        raise Rejected(f"{files.visibility.name}: {error.got}") from error
+
+
 def _points(
-    tracks: VIPSegTracks, original: Size, size: Size, options: VideoJob
+    tracks: VIPSegTracks, visible: np.ndarray, sizes: tuple[Size, Size], options: VideoJob
 ) -> tuple[Points, tuple[int, ...]]:
-    """The tracks that are kept, and the ids of all segments that have one."""
+    """The tracks that are kept, and the ids of all segments that have one.
+
+    `sizes` are the original one and the stored one.
+    """
+    original, size = sizes
     ids = tuple(i for i in tracks.ids if i or options.void == KEEP)
-    points = tracks.points_px[:, [tracks.ids.index(i) for i in ids]]
-    visible = inside(points, original)
-    kept = np.flatnonzero(1 - visible.mean(axis=0) <= options.most_outside)
+    chosen_tracks = [tracks.ids.index(i) for i in ids]
+    points, visible = tracks.points_px[:, chosen_tracks], visible[:, chosen_tracks]
+    outside = 1 - inside(points, original).mean(axis=0)
+    kept = np.flatnonzero(outside <= options.most_outside)
     reject([] if len(kept) else ["no track is left by --void and --most_outside"])
     chosen = Points(
         scaled(points[:, kept], original, size),

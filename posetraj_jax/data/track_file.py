@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from posetraj_jax import json_file
 from posetraj_jax.errors import UserError
@@ -18,6 +18,8 @@ FARTHEST_PX = 10_000_000
 FIRST_THING = 125
 """The lowest panoptic id that is no class of stuff."""
 FIX = "copy this file from the official repository again, or move the video out of imgs"
+
+VISIBILITY_FIX = "track this video again, or delete the file: then nothing is known to be hidden"
 
 
 class VIPSegTracks(NamedTuple):
@@ -58,6 +60,28 @@ def read_vipseg(path: Path) -> VIPSegTracks:
         )
     points = np.array(list(content.values()), np.float32)
     return VIPSegTracks(tuple(int(name) for name in content), points.swapaxes(0, 1))
+
+
+def read_visibility(path: Path, tracks: VIPSegTracks) -> Bool[Array, "f p"]:
+    """Reads which points are seen: a JSON object, panoptic id as text to true or false per frame.
+
+    The official tracks have no such file; `data_prep.track_videos` writes one beside its tracks.
+
+    Raises:
+        UserError: naming the file: not such a file, or not of these tracks.
+    """
+    content = json_file.read_object(path, VISIBILITY_FIX)
+    num_frames = len(tracks.points_px)
+    for panoptic_id in tracks.ids:
+        seen = content.get(str(panoptic_id))
+        if type(seen) is not list or len(seen) != num_frames or set(map(type, seen)) != {bool}:
+            raise UserError(
+                f"What is visible cannot be read: {path}",
+                expected=f"true or false for each of {num_frames} frames of every track",
+                got=f"something else for track {panoptic_id}",
+                fix=VISIBILITY_FIX,
+            )
+    return np.array([content[str(i)] for i in tracks.ids], bool).swapaxes(0, 1)
 
 
 def kind_of(panoptic_id: int) -> str:

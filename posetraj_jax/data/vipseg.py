@@ -3,6 +3,7 @@
     ROOT/imgs/<video>/<frame>.jpg                   the original pictures, in plain string sort
     ROOT/trajectory_CoTracker_all/<video>.json      or output_cotracker_all, as it is published
     ROOT/estimated_cam_rt/<video>/camera.npy        if the camera is known
+    ROOT/track_visibility/<video>.json              if it is known what is hidden
 
 The videos are the folders in `imgs`; tracks and cameras of others are ignored.
 """
@@ -10,11 +11,11 @@ The videos are the folders in `imgs`; tracks and cameras of others are ignored.
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from posetraj_jax.data.camera_file import read_camera
 from posetraj_jax.data.lazy_clip import CLEAN, Tracks, no_box
-from posetraj_jax.data.track_file import kind_of, read_vipseg
+from posetraj_jax.data.track_file import kind_of, read_vipseg, read_visibility
 from posetraj_jax.data.transforms import decode_files, image_header
 from posetraj_jax.errors import UserError, listed
 
@@ -25,6 +26,8 @@ FPS = 5.0
 PICTURES, CAMERAS = "imgs", "estimated_cam_rt"
 TRACKS = ("trajectory_CoTracker_all", "output_cotracker_all")
 """What the official loader reads, and what the official repository calls the same folder."""
+VISIBILITY = "track_visibility"
+"""What `data_prep.track_videos` knows of occlusion: JSON files as those of the tracks."""
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -48,6 +51,7 @@ class VIPSegClip:
         found = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         self._pictures = sorted(found, key=lambda path: path.name)
         self._track_file = (_track_folder(root) or root) / f"{video}.json"
+        self._visibility_file = root / VISIBILITY / f"{video}.json"
         self._camera_file = root / CAMERAS / video / "camera.npy"
 
     @property
@@ -59,6 +63,8 @@ class VIPSegClip:
         """Says what keeps the video from being read; decodes no picture."""
         found = [] if self._pictures else ["no pictures"]
         readers = [(self._track_file, lambda file: len(read_vipseg(file).points_px))]
+        if self._visibility_file.exists():
+            readers.append((self._visibility_file, lambda _: len(self._visible())))
         if self.has_camera:
             readers.append((self._camera_file, lambda file: len(read_camera(file).rotations)))
         for file, count_frames in readers:
@@ -82,14 +88,19 @@ class VIPSegClip:
     def tracks(self, start: int, count: int) -> Tracks:
         """One point for each segment of the first frame: 'void', 'stuff' or 'object'.
 
-        Occlusion is not known: `visible` is True inside the picture.
+        `visible` is True inside the picture, unless a file says that the point is hidden there.
         """
         ids, points = read_vipseg(self._track_file)
         points = points[start : start + count]
         first = self._pictures[0]
         height, width, _ = image_header(first.read_bytes(), str(first))
         visible = ((points >= 0) & (points < (width, height))).all(axis=2)
+        if self._visibility_file.exists():
+            visible &= self._visible()[start : start + count]
         return Tracks(points, visible, tuple(kind_of(panoptic_id) for panoptic_id in ids))
+
+    def _visible(self) -> Bool[Array, "f p"]:
+        return read_visibility(self._visibility_file, read_vipseg(self._track_file))
 
     def drawn_maps(self, start: int, count: int) -> None:
         """None: there are points."""
