@@ -164,7 +164,7 @@ def _picture(
     k, rt = camera
     world = np.einsum("tij,tcj->tci", poses[things.owner, :3, :3], things.corners)
     world += poses[things.owner, None, :3, 3]
-    shadow = _shadow(scene, world, k, rt)
+    shadow = _shadow(scene, things, world, (k, rt))
     lit = behind.floor * fast_light.floor_light(scene.light, shadow)
     backdrop = np.where(behind.is_floor[..., None], lit, behind.sky)
     seen = raster.project(world, k, rt)
@@ -201,12 +201,15 @@ def _composed(behind: Array, rows: Array, columns: Array, light: Array) -> Float
     return (behind.reshape(-1, 3) * share[:, None] + summed).reshape(height, width, 3)
 
 
-def _shadow(scene: Scene, world: Array, k: Array, rt: Array) -> Float32[Array, "h w"]:
+def _shadow(
+    scene: Scene, things: _Things, world: Array, camera: tuple[Array, Array]
+) -> Float32[Array, "h w"]:
     """The share of each pixel of the floor that the sun does not reach."""
     sun = fast_light.sun_direction(scene.light).astype(np.float64)
     fallen = world - world[..., 2:] * (sun / sun[2])
-    seen = raster.project(fallen, k, rt)
-    dark = raster.covered(seen, scene.width, scene.height, SAMPLES).astype(np.float32)
+    seen = raster.project(fallen, *camera)
+    holes = _holes(things, seen)
+    dark = raster.covered(seen, scene.width, scene.height, SAMPLES, holes).astype(np.float32)
     small = dark.reshape(scene.height, SAMPLES, scene.width, SAMPLES).mean(axis=(1, 3))
     return cv2.GaussianBlur(small, (0, 0), SHADOW_BLUR_PX)
 

@@ -17,6 +17,8 @@ TABLE = 64
 """Tiles along each side of the pattern of colours before it repeats."""
 CLOUD_PIXELS, CLOUD_METRES = 512, 6.0
 """Of the pattern of wear before it repeats."""
+CLOUD_SIZE = 1.0
+"""Metres across a light or dark place."""
 CLOUD_RANGE = (0.8, 1.1)
 """How much darker and lighter worn stone is."""
 SEED = 20250322
@@ -44,15 +46,13 @@ def tiles(floor: Floor, x: Array, y: Array, across: Array) -> Float32[Array, "h 
     first, second = (np.array(colour, np.float32) for colour in floor.colours)
     column, row = np.floor(x / floor.tile), np.floor(y / floor.tile)
     share = shares[column.astype(np.int32) % TABLE, row.astype(np.int32) % TABLE]
-    # Tiles smaller than a few pixels blend into their mean.
-    near = np.clip(2.0 - 4.0 * across / floor.tile, 0.0, 1.0)
-    share = 0.5 + (share - 0.5) * near
+    share = 0.5 + (share - 0.5) * _told_apart(floor.tile, across)
     colour = first + share[..., None] * (second - first)
     grout = _grout(floor, x, across) + _grout(floor, y, across)
     mixed = colour + np.minimum(grout, 1.0)[..., None] * (
         np.array(floor.grout_colour, np.float32) - colour
     )
-    return mixed * _wear(x, y)[..., None]
+    return mixed * _wear(x, y, across)[..., None]
 
 
 def _grout(floor: Floor, along: Array, across: Array) -> Float32[Array, "h w"]:
@@ -77,7 +77,7 @@ def _clouds() -> Float32[Array, "n n"]:
 _CLOUDS: list[Array] = []
 
 
-def _wear(x: Array, y: Array) -> Float32[Array, "h w"]:
+def _wear(x: Array, y: Array, across: Array) -> Float32[Array, "h w"]:
     if not _CLOUDS:
         _CLOUDS.append(_clouds())
     scale = np.float32(CLOUD_PIXELS / CLOUD_METRES)
@@ -89,7 +89,13 @@ def _wear(x: Array, y: Array) -> Float32[Array, "h w"]:
         borderMode=cv2.BORDER_WRAP,
     )
     low, high = CLOUD_RANGE
+    noise = noise * _told_apart(CLOUD_SIZE, across)
     return np.clip((low + high) / 2 + noise * (high - low) / 4, low, high)
+
+
+def _told_apart(size: float, across: Array) -> Float32[Array, "h w"]:
+    """1 where pixels show things of this size, falling to 0 where they blend into their mean."""
+    return np.clip(2.0 - 4.0 * across / np.float32(size), 0.0, 1.0)
 
 
 def smaller_and_smaller(picture: UInt8[Array, "h w 3"]) -> list[Float32[Array, "_ _ 3"]]:

@@ -97,10 +97,7 @@ def nearest(
     nearness = np.zeros(columns * rows, np.float32)
     depth_plane = planes(triangles, triangles.inverse_depth)
     low, high = triangles.inverse_depth.min(axis=1), triangles.inverse_depth.max(axis=1)
-    for number, x, y in _samples(triangles.pixels * per_pixel, columns, rows):
-        if holes is not None:
-            solid = ~holes(number, (x + 0.5) / per_pixel, (y + 0.5) / per_pixel)
-            number, x, y = number[solid], x[solid], y[solid]
+    for number, x, y in _solid(triangles, columns, rows, per_pixel, holes):
         a, b, c = depth_plane[number].T
         inverse = a * ((x + 0.5) / per_pixel) + b * ((y + 0.5) / per_pixel) + c
         # A triangle seen edge-on has a steep plane, on which rounding errors are large.
@@ -114,13 +111,25 @@ def nearest(
     return Hits(shown.reshape(rows, columns), nearness.reshape(rows, columns))
 
 
-def covered(triangles: Projected, width: int, height: int, per_pixel: int = 1) -> np.ndarray:
-    """True [h w] at samples that any triangle covers."""
+def covered(
+    triangles: Projected, width: int, height: int, per_pixel: int = 1, holes: Holes | None = None
+) -> np.ndarray:
+    """True [h w] at samples that any triangle covers; arguments as for `nearest`."""
     columns, rows = width * per_pixel, height * per_pixel
     result = np.zeros(columns * rows, bool)
-    for _, x, y in _samples(triangles.pixels * per_pixel, columns, rows):
+    for _, x, y in _solid(triangles, columns, rows, per_pixel, holes):
         result[y * columns + x] = True
     return result.reshape(rows, columns)
+
+
+def _solid(triangles: Projected, columns: int, rows: int, per_pixel: int, holes: Holes | None):
+    """As `_samples`, without those in holes."""
+    for number, x, y in _samples(triangles.pixels * per_pixel, columns, rows):
+        if holes is None:
+            yield number, x, y
+        else:
+            solid = ~holes(number, (x + 0.5) / per_pixel, (y + 0.5) / per_pixel)
+            yield number[solid], x[solid], y[solid]
 
 
 def _samples(pixels: np.ndarray, columns: int, rows: int):
@@ -132,8 +141,9 @@ def _samples(pixels: np.ndarray, columns: int, rows: int):
     right = np.clip(pixels[..., 0].max(axis=1), 0, columns)
     # An upper bound of the samples of each triangle; how they are grouped changes no result.
     bound = np.cumsum((last - first) * (np.ceil(right - left).astype(np.int64) + 1))
-    starts = np.searchsorted(bound, np.arange(0, bound[-1] if len(bound) else 0, MOST_AT_ONCE))
-    for start, end in zip(starts, [*starts[1:], len(pixels)], strict=True):
+    most = max(1, bound[-1]) if len(bound) else 0
+    starts = np.searchsorted(bound, np.arange(0, most, MOST_AT_ONCE)).tolist()
+    for start, end in zip(starts, [*starts[1:], len(pixels)], strict=len(pixels) > 0):
         number, y = _expanded(first[start:end], last[start:end])
         if len(number):
             number += start
