@@ -33,7 +33,7 @@ lint: $(VENV)/.dev
 render-env: $(RENDER_VENV)/.bpy ## Blender's Python wheel, GPL and numpy < 2, in a place of its own
 
 clips: render-env $(VENV)/.prep ## renders the shipped clips and videos again, the same from the seed
-	$(BIN)/python -m data_prep.render_posetraj10k --out build/clips --paths_per_object 2 --clips_per_shard 4 --device CPU
+	$(BIN)/python -m data_prep.render_posetraj10k --out build/clips --paths_per_object 2 --clips_per_shard 4 --jpeg_quality 85 --device CPU
 	$(BIN)/python -m data_prep.render_vipseg --out build/videos --num_videos 4 --device CPU
 
 ENGINE ?= cycles

@@ -22,6 +22,7 @@ PACKAGES = [
     "data_prep.cameras",
     "data_prep.engines",
     "data_prep.fanout",
+    "data_prep.looking",
     "data_prep.objects",
     "data_prep.scenes",
     "data_prep.tracking",

@@ -80,7 +80,10 @@ RANGES = {
     "save.keep": (1, INFINITY),
 }
 
-MAY_DIFFER_ON_RESUME = ("steps", "log.", "save.", "sample.", "mesh.")
+MAY_DIFFER_ON_RESUME = (
+    *("steps", "log.", "save.", "sample.", "mesh."),
+    *("data.num_workers", "data.read_threads"),
+)
 """What a rerun of a command may change; not `eval.`, so that a run's losses stay comparable."""
 
 
