@@ -13,6 +13,7 @@ FOLDERS = ("posetraj_jax", "configs", "data_prep", "convert_weights", "benchmark
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 ENTRY_POINTS = ("train", "stages")
 
+PREP_MAY_USE = r"posetraj_jax\.(data|errors|new_folder|video)"
 LEVELS = (
     # (module pattern, package modules it may import); the first matching row holds.
     (r"posetraj_jax$", r"$^"),
@@ -59,7 +60,28 @@ LEVELS = (
         r"(data_prep|posetraj_jax\.(data|errors|config_file|conditioning|fingerprint|models|sharding"
         r"|training|weights))(\.|$)",
     ),
-    (r"data_prep(\.|$)", r"(data_prep|posetraj_jax\.(data|errors|new_folder|video))(\.|$)"),
+    # Within data_prep: commands on top, then what they share, down to what knows nothing else.
+    (r"data_prep\.scenes(\.|$)", r"data_prep\.scenes(\.|$)"),
+    (r"data_prep\.fanout(\.|$)", rf"(data_prep\.fanout|{PREP_MAY_USE})(\.|$)"),
+    (r"data_prep\.tracking(\.|$)", rf"(data_prep\.tracking|{PREP_MAY_USE})(\.|$)"),
+    (r"data_prep\.cameras(\.|$)", rf"(data_prep\.cameras|{PREP_MAY_USE})(\.|$)"),
+    (
+        r"data_prep\.objects(\.|$)",
+        rf"(data_prep\.(objects|scenes|fanout\.task)|{PREP_MAY_USE})(\.|$)",
+    ),
+    (
+        r"data_prep\.engines(\.|$)",
+        rf"(data_prep\.(engines|objects|scenes|fanout)|{PREP_MAY_USE})(\.|$)",
+    ),
+    (
+        r"data_prep\.videos(\.|$)",
+        rf"(data_prep\.(videos|tracking|cameras|fanout)|{PREP_MAY_USE})(\.|$)",
+    ),
+    (
+        r"data_prep\.looking(\.|$)",
+        rf"(data_prep\.(looking|engines|scenes)|{PREP_MAY_USE})(\.|$)",
+    ),
+    (r"data_prep(\.|$)", rf"(data_prep|{PREP_MAY_USE})(\.|$)"),
     (
         r"convert_weights(\.|$)",
         r"(convert_weights|posetraj_jax\.(models|nn|structs|tree|weights|errors|fingerprint|json_file"
@@ -167,3 +189,21 @@ print([name for name in ("torch", "tensorflow", "bpy") if name in sys.modules])
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert result.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_render_environment_needs_numpy_alone():
+    """What Blender's worker imports besides Blender: its environment has nothing else."""
+    shared = ("scenes.scene", "scenes.toys", "engines.annotations", "engines.raster",
+              "engines.blender_worker", "objects.model_file", "fanout.lifetime")  # fmt: skip
+    code = f"""
+import importlib, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in sys.stdlib_module_names and top not in ("numpy", "data_prep"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+for name in {shared!r}:
+    importlib.import_module("data_prep." + name)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

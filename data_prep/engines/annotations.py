@@ -4,13 +4,14 @@ All of it comes from the vertices that an engine renders, by the same code for e
 only: the render environment uses it too.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.engines import raster
 from data_prep.scenes import geometry
-from data_prep.scenes.scene import Scene
+from data_prep.scenes.scene import Camera, Scene
 
 SEEN_WITHIN = 2e-3
 """Metres: what is this near to a point does not hide it."""
@@ -236,11 +237,17 @@ def depth_and_mask(
     owner = np.repeat(np.arange(1, len(corners) + 1), [len(c) for c in corners])
     seen = raster.project(np.concatenate(corners), k, rt)
     hits = raster.nearest(seen, scene.width, scene.height)
-    floor = floor_inverse_depth(k, rt, scene.width, scene.height)
+    floor = _floor(scene.cameras[frame], scene.width, scene.height)
     is_object = hits.inverse_depth > floor
     mask = np.where(is_object, owner[seen.index][hits.triangle], 0).astype(np.uint8)
     with np.errstate(divide="ignore"):
         return 1.0 / np.maximum(hits.inverse_depth, floor), mask
+
+
+@functools.lru_cache(maxsize=2)
+def _floor(camera: Camera, width: int, height: int) -> np.ndarray:
+    """As `floor_inverse_depth`; a camera at rest sees the same floor in every frame."""
+    return floor_inverse_depth(np.array(camera.k), np.array(camera.rt), width, height)
 
 
 def floor_inverse_depth(k: np.ndarray, rt: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -180,10 +180,10 @@ def _picture(
         poses[things.owner[index], :3, :3].astype(np.float32),
         _mixed(shares, things.normals[index]),
     )
-    turned /= np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-6)
+    turned /= np.maximum(fast_light.lengths(turned), 1e-6)
     place = _mixed(shares, world[index].astype(np.float32))
     towards_eye = geometry.camera_centre(rt).astype(np.float32) - place
-    towards_eye /= np.linalg.norm(towards_eye, axis=1, keepdims=True)
+    towards_eye /= fast_light.lengths(towards_eye)
     look = _look(things, index, shares, hits.inverse_depth[rows, columns], k)
     light = fast_light.shade(scene.light, behind.floor_mean, turned, towards_eye, look)
     return fast_light.to_srgb(_composed(backdrop, rows, columns, light))
@@ -215,7 +215,10 @@ def _shadow(
 
 
 def _mixed(shares: Float32[Array, "n 3"], values: Float32[Array, "n 3 d"]) -> Array:
-    return (shares[:, :, None] * values).sum(axis=1)
+    # Written out, as NumPy is slow to sum over an axis of three.
+    return (
+        sum(shares[:, i, None] * values[:, i] for i in range(1, 3)) + shares[:, :1] * values[:, 0]
+    )
 
 
 def _holes(things: _Things, seen: raster.Projected) -> raster.Holes | None:

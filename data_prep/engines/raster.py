@@ -44,7 +44,7 @@ Holes = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 def project(corners: np.ndarray, k: np.ndarray, rt: np.ndarray) -> Projected:
     """Projects triangles [t 3 3] in world metres; leaves out those too near or edge-on."""
     camera = corners @ rt[:, :3].T + rt[:, 3]
-    index = np.flatnonzero((camera[..., 2] > NEAR).all(axis=1))
+    index = np.flatnonzero(_lowest(camera[..., 2]) > NEAR)
     homogeneous = camera[index] @ k.T
     pixels = homogeneous[..., :2] / homogeneous[..., 2:]
     one, two = pixels[:, 1] - pixels[:, 0], pixels[:, 2] - pixels[:, 0]
@@ -68,7 +68,7 @@ def barycentric(corners: np.ndarray, points: np.ndarray) -> np.ndarray:
     away = points[:, None] - corners
     # Opposite to corner i runs the edge from corner i + 1 to corner i + 2.
     parts = np.roll(edges[..., 0] * away[..., 1] - edges[..., 1] * away[..., 0], -1, axis=1)
-    return parts / parts.sum(axis=1, keepdims=True)
+    return parts / _sum(parts)
 
 
 def perspective_shares(
@@ -77,7 +77,17 @@ def perspective_shares(
     """Shares [n 3] of each corner of triangles `number` at the surface points seen at x, y [n]."""
     flat = barycentric(triangles.pixels[number], np.stack([x, y], axis=1))
     deep = np.maximum(flat, 0.0) * triangles.inverse_depth[number]
-    return deep / deep.sum(axis=1, keepdims=True)
+    return deep / _sum(deep)
+
+
+def _lowest(values: np.ndarray) -> np.ndarray:
+    """[n] of [n 3]; written out as well."""
+    return np.minimum(np.minimum(values[:, 0], values[:, 1]), values[:, 2])
+
+
+def _sum(parts: np.ndarray) -> np.ndarray:
+    """[n 1] of [n 3]; written out, as NumPy is slow to sum over an axis of three."""
+    return (parts[:, 0] + parts[:, 1] + parts[:, 2])[:, None]
 
 
 def nearest(
@@ -96,7 +106,7 @@ def nearest(
     shown = np.full(columns * rows, NOTHING, np.int32)
     nearness = np.zeros(columns * rows, np.float32)
     depth_plane = planes(triangles, triangles.inverse_depth)
-    low, high = triangles.inverse_depth.min(axis=1), triangles.inverse_depth.max(axis=1)
+    low, high = _lowest(triangles.inverse_depth), -_lowest(-triangles.inverse_depth)
     for number, x, y in _solid(triangles, columns, rows, per_pixel, holes):
         a, b, c = depth_plane[number].T
         inverse = a * ((x + 0.5) / per_pixel) + b * ((y + 0.5) / per_pixel) + c
@@ -134,11 +144,11 @@ def _solid(triangles: Projected, columns: int, rows: int, per_pixel: int, holes:
 
 def _samples(pixels: np.ndarray, columns: int, rows: int):
     """Yields (triangle, x, y) of the samples inside triangles, many at a time, in rising order."""
-    low, high = pixels[..., 1].min(axis=1), pixels[..., 1].max(axis=1)
+    low, high = _lowest(pixels[..., 1]), -_lowest(-pixels[..., 1])
     first = np.clip(np.ceil(low - 0.5), 0, rows).astype(np.int64)
     last = np.clip(np.ceil(high - 0.5), 0, rows).astype(np.int64)
-    left = np.clip(pixels[..., 0].min(axis=1), 0, columns)
-    right = np.clip(pixels[..., 0].max(axis=1), 0, columns)
+    left = np.clip(_lowest(pixels[..., 0]), 0, columns)
+    right = np.clip(-_lowest(-pixels[..., 0]), 0, columns)
     # An upper bound of the samples of each triangle; how they are grouped changes no result.
     bound = np.cumsum((last - first) * (np.ceil(right - left).astype(np.int64) + 1))
     most = max(1, bound[-1]) if len(bound) else 0

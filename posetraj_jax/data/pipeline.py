@@ -23,7 +23,7 @@ from posetraj_jax.data.data_options import DataOptions, check_options
 from posetraj_jax.data.lazy_clip import BOXED
 from posetraj_jax.data.sources import LazyClip, Source, Tracks, open_source
 from posetraj_jax.data.tracks import draw_maps
-from posetraj_jax.data.transforms import resize_frames, window_start
+from posetraj_jax.data.transforms import other_size, resize_frames, window_start
 from posetraj_jax.errors import UserError
 from posetraj_jax.structs import CAMERA_NUMBERS, Batch, Encoded
 
@@ -203,15 +203,24 @@ def decode(
 ) -> tuple[UInt8[Array, "f h w 3"], tuple[int, int]]:
     """Resized frames of one kind, with the box if it is 'boxed'; and their stored (height, width).
 
+    One picture of the stored size is in memory at a time: those of real video may have 25 MB.
+
     Raises:
-        UserError: a picture that cannot be decoded, or no frames of this kind.
+        UserError: a picture that cannot be decoded or is not as large as the first, or no frames of
+            this kind.
     """
-    if kind == BOXED:
-        frames = clip.boxed_frames(start, count, options.box_thickness)
-    else:
-        frames = clip.frames(start, count)
-    resized = resize_frames(frames, options.height, options.width, options.resize)
-    return resized, (frames.shape[1], frames.shape[2])
+    size = (options.height, options.width)
+    resized, stored_size = np.empty((count, *size, 3), np.uint8), (0, 0)
+    for number in range(count):
+        if kind == BOXED:
+            frame = clip.boxed_frames(start + number, 1, options.box_thickness)
+        else:
+            frame = clip.frames(start + number, 1)
+        if number and frame.shape[1:3] != stored_size:
+            raise other_size(f"frame {start + number} of {clip.clip_id}", frame, stored_size)
+        stored_size = (frame.shape[1], frame.shape[2])
+        resized[number] = resize_frames(frame, *size, options.resize)[0]
+    return resized, stored_size
 
 
 def _cached(

@@ -55,13 +55,18 @@ def decode_frames(pictures: Mapping[str, bytes]) -> UInt8[Array, "f h w 3"]:
     frames = [decode_rgb(data, where) for where, data in pictures.items()]
     for where, frame in zip(pictures, frames, strict=True):
         if frame.shape != frames[0].shape:
-            raise UserError(
-                f"The pictures of a clip differ in size: {where}",
-                expected=f"{frames[0].shape[1]}x{frames[0].shape[0]}, as the first",
-                got=f"{frame.shape[1]}x{frame.shape[0]}",
-                fix="make this clip again, or delete it from the data",
-            )
+            raise other_size(where, frame, frames[0].shape[:2])
     return np.stack(frames)
+
+
+def other_size(where: str, frame: Array, expected: tuple[int, int]) -> UserError:
+    """The error of a clip whose pictures differ in size: `frame` [... h w 3] from (h, w)."""
+    return UserError(
+        f"The pictures of a clip differ in size: {where}",
+        expected=f"{expected[1]}x{expected[0]}, as the first",
+        got=f"{frame.shape[-2]}x{frame.shape[-3]}",
+        fix="make this clip again, or delete it from the data",
+    )
 
 
 def decode_files(paths: Sequence[Path]) -> UInt8[Array, "f h w 3"]:

@@ -10,6 +10,7 @@ from clips import make_clip, official_clip
 
 from posetraj_jax.data.pipeline import (
     DataOptions,
+    decode,
     eval_examples,
     load_example,
     stack,
@@ -315,3 +316,30 @@ def test_a_damaged_clip_stops_training_and_is_named(tmp_path, options, num_worke
     options = replace(options, path=str(tmp_path), num_workers=num_workers)
     with pytest.raises(UserError, match="Record 0 of"):
         take(train_batches(options), 3)
+
+
+class LargeVideo:
+    """A clip of large pictures, which refuses to decode two at once; frame t is grey t."""
+
+    clip_id = "large"
+
+    def __init__(self, *sizes: tuple[int, int]):
+        self.sizes = sizes
+
+    def frames(self, start: int, count: int) -> np.ndarray:
+        assert count == 1
+        return np.full((1, *self.sizes[start], 3), start, np.uint8)
+
+
+def test_large_pictures_are_decoded_one_at_a_time(options):
+    frames, stored = decode(LargeVideo(*[(480, 640)] * 5), options, "clean", 1, 3)
+    assert stored == (480, 640)
+    assert frames.shape == (3, 64, 128, 3)
+    assert frames[:, 0, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_a_picture_of_another_size_is_named(options):
+    with pytest.raises(
+        UserError, match=r"frame 2 of large(.|\n)*640x480, as the first(.|\n)*64x48"
+    ):
+        decode(LargeVideo((480, 640), (480, 640), (48, 64)), options, "clean", 0, 3)
