@@ -79,7 +79,7 @@ def _factorised(pixels: Float[Array, "3 n 2"]) -> tuple[Array, Array, float, Arr
             return None
         centred = pixels - pixels[:, good].mean(axis=1, keepdims=True)
         rows = centred.transpose(0, 2, 1).reshape(6, -1)
-        u, s, v = np.linalg.svd(rows[:, good], full_matrices=False)
+        u, s, _ = np.linalg.svd(rows[:, good], full_matrices=False)
         left = rows - u[:, :3] @ (u[:, :3].T @ rows)
         error = np.linalg.norm(left, axis=0)
         limit = max(AGREE_PX, 2.5 * np.median(error[good]))

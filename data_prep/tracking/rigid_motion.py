@@ -1,10 +1,9 @@
 """How a rigid object turned and moved: its shape and poses, from features that were matched."""
 
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from data_prep.cameras import bundle
 from data_prep.cameras.structure import (

@@ -318,13 +318,13 @@ def test_a_damaged_clip_stops_training_and_is_named(tmp_path, options, num_worke
         take(train_batches(options), 3)
 
 
-class LargeVideo:
+class LargeVideo(RecordClip):
     """A clip of large pictures, which refuses to decode two at once; frame t is grey t."""
 
-    clip_id = "large"
+    has_camera, frame_kinds = False, ("clean",)
 
     def __init__(self, *sizes: tuple[int, int]):
-        self.sizes = sizes
+        self.clip_id, self.fps, self.sizes = "large", 5.0, sizes
 
     def frames(self, start: int, count: int) -> np.ndarray:
         assert count == 1
