@@ -169,7 +169,7 @@ def tasks_of(options: argparse.Namespace) -> tuple[list[Task], list[str]]:
         tasks.append(
             Task(
                 key=entry.uid,
-                work="data_prep.render_object:render",
+                work="data_prep.engines.object_clips:render",
                 job=job | {"made_of": [_stamp(each) for each in shown]},
                 how=how | {"objects": [_described(each) for each in shown]},
                 results=options.paths_per_object,

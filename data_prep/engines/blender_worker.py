@@ -18,7 +18,7 @@ from pathlib import Path
 # The package's root goes last: its numpy is of another environment and must not win here.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from data_prep.lifetime import die_with_parent
+from data_prep.fanout.lifetime import die_with_parent
 from data_prep.scenes.scene import Scene, SceneError, from_json
 
 REPORT = "@posetraj "

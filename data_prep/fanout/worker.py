@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from data_prep.fanout.lifetime import die_with_parent
 from data_prep.fanout.task import DONE, FAILED, PARTIAL, Rejected, finish
-from data_prep.lifetime import die_with_parent
 from posetraj_jax.errors import UserError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)

@@ -195,7 +195,7 @@ def test_chosen_clips_are_drawn_and_others_named(tmp_path):
 
 
 def test_sheets_show_every_frame_with_boxes(tmp_path):
-    inspect.main([str(CLIPS), f"--sheets={tmp_path}", "--clips", "car_0_S"])
+    inspect.main([str(CLIPS), f"--sheets={tmp_path}", "--clips", "car_0_circle"])
     (path,) = tmp_path.iterdir()
     sheet = sheet_of(path)
     assert sheet.shape == (4 * 320, 4 * 576, 3)
