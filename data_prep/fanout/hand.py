@@ -26,10 +26,6 @@ class StoppedError(Exception):
     """The driver is being ended; no task is at fault."""
 
 
-class DiskFullError(Exception):
-    """There is no room for results: going on is of no use."""
-
-
 @dataclass(frozen=True)
 class HandOptions:
     """What a task may take."""
@@ -114,6 +110,8 @@ class Hand:
     # Signals are handled in the main thread, which may be the one that is starting a worker.
     _starting: ClassVar[threading.RLock] = threading.RLock()
     _stopping: ClassVar[bool] = False
+    stopped_by: ClassVar[str] = ""
+    """Why `stop_all` was called, if a task gave the reason."""
 
     def __init__(self, options: HandOptions):
         self._options = options
@@ -124,8 +122,8 @@ class Hand:
         """Has a task done, in time or not at all; again if its process does not survive it.
 
         Raises:
-            StoppedError: `close` or `stop_all` was called.
-            DiskFullError: the results cannot be written.
+            StoppedError: `close` or `stop_all` was called, which a task does for which there is no
+                room on the disk: no other will find any.
         """
         line = {"work": task.work, "job": task.job | task.how, "folder": str(task.folder(parts))}
         said: dict[str, Any] | str = ""
@@ -140,7 +138,8 @@ class Hand:
         if isinstance(said, str):
             return Outcome(task.key, failed=said)
         if said["disk_full"]:
-            raise DiskFullError(said["failed"])
+            self.stop_all(reason=said["failed"])
+            raise StoppedError
         return Outcome(task.key, tuple(said["results"]), said["rejected"], said["failed"])
 
     def close(self) -> None:
@@ -153,10 +152,11 @@ class Hand:
             self._drop_worker()
 
     @classmethod
-    def stop_all(cls) -> None:
+    def stop_all(cls, reason: str = "") -> None:
         """Ends the processes of all hands of this program, and keeps new ones from starting."""
         with cls._starting:
             cls._stopping = True
+            cls.stopped_by = cls.stopped_by or reason
             workers = [hand._worker for hand in cls._all]
         for worker in workers:
             if worker is not None:
@@ -166,7 +166,7 @@ class Hand:
     def allow_all(cls) -> None:
         """Takes a `stop_all` of an earlier run back."""
         with cls._starting:
-            cls._stopping = False
+            cls._stopping, cls.stopped_by = False, ""
 
     def _ready_worker(self) -> _Worker:
         worker = self._worker

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_prep.fanout.hand import DiskFullError, Hand, HandOptions
+from data_prep.fanout.hand import Hand, HandOptions
 from data_prep.fanout.task import DONE, FAILED, Outcome, Task, outcome_of, results_in
 from posetraj_jax.errors import UserError
 
@@ -65,18 +65,15 @@ def run(tasks: Sequence[Task], parts: Path, options: FanoutOptions) -> list[Outc
 def _run_beam(tasks: Sequence[Task], parts: Path, options: FanoutOptions, total: int) -> None:
     beam_tasks = _beam_tasks()
     Hand.allow_all()
-    try:
-        with _stopped_by_signals(), _progress(tasks, parts, options.unit, total):
-            beam_tasks.run(tasks, parts, options.hand, options.workers, options.beam)
-    except Exception as error:
-        if (full := _cause(error, DiskFullError)) is not None:
-            raise UserError(
-                f"There is no room in {parts}",
-                expected="a disk with enough room",
-                got=str(full),
-                fix="make room and run the same command again: what is finished is kept",
-            ) from error
-        raise
+    with _stopped_by_signals(), _progress(tasks, parts, options.unit, total):
+        beam_tasks.run(tasks, parts, options.hand, options.workers, options.beam)
+    if Hand.stopped_by:
+        raise UserError(
+            f"There is no room in {parts}",
+            expected="a disk with enough room",
+            got=Hand.stopped_by,
+            fix="make room and run the same command again: what is finished is kept",
+        )
 
 
 @contextmanager
@@ -120,13 +117,6 @@ def _beam_tasks():
     finally:
         logging.disable(level)
     return beam_tasks
-
-
-def _cause(error: BaseException | None, kind: type) -> BaseException | None:
-    """The error of this kind among those that led to another."""
-    while error is not None and not isinstance(error, kind):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _failure(task: Task, parts: Path) -> Outcome:

@@ -107,10 +107,11 @@ def test_a_process_does_several_tasks_if_it_may(tmp_path):
     assert time.monotonic() - started < 20
 
 
-def test_a_full_disk_stops_everything_and_is_named(tmp_path):
+def test_a_full_disk_stops_everything_and_is_named(tmp_path, capfd):
     tasks = [task("good"), task("full", end="disk_full")]
     with pytest.raises(UserError, match=r"no room(.|\n)*No space left(.|\n)*what is finished is"):
         pipeline.run(tasks, tmp_path, replace(OPTIONS, workers=1))
+    assert "Traceback" not in capfd.readouterr().err
     assert pipeline.run(tasks[:1], tmp_path, OPTIONS)[0].results
 
 
