@@ -126,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             target.parent.mkdir(parents=True, exist_ok=True)
             with appearing(target) as partial:
                 shutil.copyfile(task.folder(parts) / CAMERA, partial)
-    code = fanout.report(outcomes, [task.key for task in tasks], options.accept_rejects)
+    file = options.root / f"{CAMERAS}-report.json"
+    code = fanout.report(outcomes, [task.key for task in tasks], file, options.accept_rejects)
     if all(outcome.results for outcome in outcomes):  # else what was rejected would be done again
         shutil.rmtree(parts, ignore_errors=True)
     done = sum(bool(outcome.results) for outcome in outcomes)

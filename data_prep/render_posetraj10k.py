@@ -238,7 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tasks, names = tasks_of(options)
     parts = options.parts or options.out / f".{options.name}.parts"
     outcomes = pipeline.run(tasks, parts, fanout.fanout_options(options, beam, unit="clip"))
-    code = fanout.report(outcomes, names, options.accept_rejects)
+    file = options.out / f"{options.name}-report.json"
+    code = fanout.report(outcomes, names, file, options.accept_rejects)
     folder = write_dataset(
         clips_of(tasks, outcomes, parts),
         options.out,

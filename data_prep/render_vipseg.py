@@ -149,7 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     parts = options.parts or options.out.with_name(f".{options.out.name}.parts")
     outcomes = pipeline.run(tasks, parts, fanout.fanout_options(options, beam, unit="video"))
-    if code := fanout.report(outcomes, [task.key for task in tasks], accept=False):
+    file = options.out.with_name(f"{options.out.name}-report.json")
+    if code := fanout.report(outcomes, [task.key for task in tasks], file, accept=False):
         return code
     with new_folder(options.out) as folder:
         write_videos(zip(scenes, clips_of(tasks, outcomes, parts), strict=True), folder)

@@ -183,7 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcomes = pipeline.run(tasks, parts, spread)
     left_out = [Outcome(name, rejected=reason) for name, reason in missing.items()]
     names = [*(task.key for task in tasks), *missing]
-    code = fanout.report([*outcomes, *left_out], names, options.accept_rejects)
+    file = options.out.with_name(f"{options.out.name}-report.json")
+    code = fanout.report([*outcomes, *left_out], names, file, options.accept_rejects)
     if not any(outcome.results for outcome in outcomes):
         raise UserError(
             f"Nothing was written to {options.out}",

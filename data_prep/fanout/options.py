@@ -1,6 +1,7 @@
 """Command line options that all preparations share, and how a run of one ends."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -8,12 +9,14 @@ from pathlib import Path
 
 from data_prep.fanout.hand import HandOptions
 from data_prep.fanout.pipeline import FanoutOptions
-from data_prep.fanout.task import Outcome
+from data_prep.fanout.task import Outcome, appearing
 from posetraj_jax.errors import listed
 
 EXIT_INCOMPLETE = 3
 """Exit code of a run that did what it could and had to leave some sources out."""
 GIGA = 10**9
+MOST_LINES = 40
+"""That are printed; the report has all."""
 
 
 def add_options(
@@ -58,19 +61,34 @@ def fanout_options(
     return FanoutOptions(options.workers, hand, unit, beam)
 
 
-def report(outcomes: Sequence[Outcome], names: Sequence[str], accept: bool) -> int:
-    """Prints what was left out and why, source by source; returns the exit code.
+def report(outcomes: Sequence[Outcome], names: Sequence[str], file: Path, accept: bool) -> int:
+    """Says what was left out and why, source by source; returns the exit code.
 
     Args:
         outcomes: of all tasks.
         names: of their sources, as the user knows them.
+        file: gets the same as JSON: how many are finished, and name to reason of the others.
         accept: rejected sources are no reason for another exit code; failed ones always are.
     """
-    rejected = [f"{n}: {o.rejected}" for n, o in zip(names, outcomes, strict=True) if o.rejected]
-    failed = [f"{n}: {o.failed}" for n, o in zip(names, outcomes, strict=True) if o.failed]
-    for what, lines in (("rejected", rejected), ("failed, tried again next time", failed)):
-        if lines:
-            print(f"{len(lines)} of {len(outcomes)} {what}:{listed(lines, len(lines))}")
+    pairs = list(zip(names, outcomes, strict=True))
+    rejected = {name: outcome.rejected for name, outcome in pairs if outcome.rejected}
+    failed = {name: outcome.failed for name, outcome in pairs if outcome.failed}
+    said = {
+        "finished": len(pairs) - len(rejected) - len(failed),
+        "rejected": rejected,
+        "failed": failed,
+    }
+    text = json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+    if not file.exists() or file.read_text() != text:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with appearing(file) as partial:
+            partial.write_text(text)
+    for what, reasons in (("rejected", rejected), ("failed, tried again next time", failed)):
+        if reasons:
+            lines = [f"{name}: {reason}" for name, reason in reasons.items()]
+            print(f"{len(lines)} of {len(pairs)} {what}:{listed(lines, MOST_LINES)}")
+    if rejected or failed:
+        print(f"all of them: {file}")
     return EXIT_INCOMPLETE if failed or (rejected and not accept) else 0
 
 

@@ -54,7 +54,9 @@ def prepare(
     left_out = [Outcome(video, rejected=reason) for video, reason in missing.items()]
     all_outcomes = [*outcomes, *left_out]
     keys = [outcome.key for outcome in all_outcomes]
-    code = report(all_outcomes, keys, options.accept_rejects)
+    kind = next(iter(datasets), "videos").partition("_")[0]
+    file = options.out / f"{kind}-report.json"
+    code = report(all_outcomes, keys, file, options.accept_rejects)
     said = {outcome.key: outcome for outcome in outcomes}
     for name, part in datasets.items():
         here = [said[task.key] for task in part]

@@ -1,5 +1,6 @@
 """From objects to packed clips, with the fast engine, and with a stand-in for Blender."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -157,6 +158,9 @@ def test_objects_from_files_good_and_bad(tmp_path, capsys):
         "scripts.blend": "may carry scripts",
     }.items():
         assert any(name in line and reason in line for line in said.splitlines()), name
+    report = json.loads((tmp_path / "out/posetraj10k-report.json").read_text())
+    assert report["finished"] == 2
+    assert set(report["rejected"]) == {"flat.obj", "broken.glb", "empty.glb", "scripts.blend"}
     records = open_dataset(tmp_path / "out")
     assert len(records) == 4
     files = {tuple(records[n].provenance["object_files"][0]["name"] for n in range(4))}

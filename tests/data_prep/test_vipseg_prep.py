@@ -79,7 +79,7 @@ def test_only_one_split_and_a_list_of_names(root, tmp_path, capsys):
     names = tmp_path / "val.txt"
     names.write_text(f"{VIDEOS[0]}\n\n{VIDEOS[2]}.json\n")
     assert run(root, tmp_path / "out", "--val", str(names), "--only", "val") == 0
-    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["vipseg_val"]
+    assert [entry.name for entry in (tmp_path / "out").glob("*/")] == ["vipseg_val"]
     assert set(open_dataset(tmp_path / "out").clip_ids) == {VIDEOS[0], VIDEOS[2]}
     capsys.readouterr()
 
