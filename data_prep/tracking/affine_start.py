@@ -19,6 +19,10 @@ AGREE_PX = 1.5
 """How far a feature may be from the affine model."""
 FEWEST = 10
 """Features that three frames must share."""
+ENOUGH = 60
+"""Features beyond which three frames are not better for sharing more."""
+DEEP_PX = 4.0
+"""And for showing more depth."""
 LONGEST = 8
 """Frames from the first to the last of three."""
 
@@ -26,16 +30,25 @@ LONGEST = 8
 def triples(tracks_px: Float[Array, "f p 2"], most: int) -> list[tuple[int, int, int]]:
     """Frames to start from, best first: they share many features, whose depths show."""
     seen = np.isfinite(tracks_px[..., 0])
+    depth = np.zeros((len(tracks_px), len(tracks_px)))
+    for one, two in combinations(range(len(tracks_px)), 2):
+        depth[one, two] = _not_affine(tracks_px[[one, two]][:, seen[one] & seen[two]])
     rated = []
     for frames in combinations(range(len(tracks_px)), 3):
-        shared = seen[list(frames)].all(axis=0)
-        if frames[2] - frames[0] > LONGEST or shared.sum() < FEWEST:
-            continue
-        fitted = _factorised(tracks_px[list(frames)][:, shared])
-        if fitted is not None:
-            relief = np.clip(fitted[2] / AGREE_PX, 0, 4)
-            rated.append((-relief * np.sqrt(fitted[3].sum()), frames))
+        count = seen[list(frames)].all(axis=0).sum()
+        if frames[2] - frames[0] <= LONGEST and count >= FEWEST:
+            relief = min(depth[one, two] for one, two in combinations(frames, 2))
+            rated.append((-min(relief, DEEP_PX) * np.sqrt(min(count, ENOUGH)), frames))
     return [frames for _, frames in sorted(rated)[:most]]
+
+
+def _not_affine(pixels: Float[Array, "2 n 2"]) -> float:
+    """How far, pixels, from a common affine motion points are whose depths differ."""
+    if pixels.shape[1] < FEWEST:
+        return 0.0
+    columns = np.concatenate([pixels[0], np.ones((pixels.shape[1], 1))], axis=1)
+    fit = np.linalg.lstsq(columns, pixels[1], rcond=None)[0]
+    return float(np.median(np.linalg.norm(columns @ fit - pixels[1], axis=1)))
 
 
 def starts(

@@ -1,18 +1,16 @@
 """How a rigid object turned and moved: its shape and poses, from features that were matched."""
 
-
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from data_prep.cameras import bundle
 from data_prep.cameras.structure import (
     AGREE_PX,
     Structure,
     agreeing,
-    cost,
+    normalised,
     residuals_px,
-    triangulated,
 )
 from data_prep.tracking import affine_start
 
@@ -21,11 +19,15 @@ Array = np.ndarray
 FEWEST_POSED = 8
 """Features that a pose is found from."""
 POSE_ERROR_PX, POSE_TRIALS = 2.5, 400
-ROUGH_GAIN, FINE_GAIN = 0.02, 1e-3
+START_GAIN, ROUGH_GAIN, FINE_GAIN = 1e-4, 0.02, 1e-3
 """Where adjusting stops while the model grows, and at its end."""
-TRIED_TRIPLES = 3
-MOST_TRACKS = 350
-"""Features that poses are found from: the longest."""
+TRIED_TRIPLES = 2
+AS_GOOD = 1.3
+"""A second model is grown if its error is at most this many times the first's."""
+PER_PAIR = 40
+"""Features that each frame shares with the next, of those that poses are found from, at most."""
+LEAST_GROWN = 0.5
+"""Of the features that a new pose shares with the others, it must explain."""
 LEAST_SHARE = 0.6
 """Of the features of posed frames that a model must explain."""
 
@@ -40,9 +42,7 @@ def reconstructed(
         k: of the camera; a rough focal length will do.
         first: the frame that must be posed.
     """
-    counts = np.isfinite(tracks_px[..., 0]).sum(axis=0)
-    chosen = np.sort(np.argsort(-counts, kind="stable")[:MOST_TRACKS])
-    few = tracks_px[:, chosen]
+    few = tracks_px[:, _chosen(np.isfinite(tracks_px[..., 0]))]
     best, most = None, 0
     for frames in affine_start.triples(few, TRIED_TRIPLES):
         scene = _from_triple(few, k, frames)
@@ -53,7 +53,33 @@ def reconstructed(
             break
     if best is None or _share(best, few) < LEAST_SHARE:
         return None
-    return triangulated(best._replace(points=np.zeros((tracks_px.shape[1], 3))), tracks_px)
+    return placed(best, tracks_px)
+
+
+def _chosen(seen: Bool[Array, "f p"]) -> Int[Array, "q"]:
+    """Tracks that every frame shares enough of with the next, the longest first."""
+    length = seen.sum(axis=0)
+    chosen = np.zeros(seen.shape[1], bool)
+    for pair in seen[:-1] & seen[1:]:
+        members = np.flatnonzero(pair)
+        chosen[members[np.argsort(-length[members], kind="stable")[:PER_PAIR]]] = True
+    return np.flatnonzero(chosen)
+
+
+def _share(scene: Structure, tracks_px: Array) -> float:
+    seen = np.isfinite(tracks_px[..., 0]) & scene.posed[:, None]
+    seen &= seen.sum(axis=0) >= 2
+    return float(agreeing(scene, tracks_px).sum() / max(1, seen.sum()))
+
+
+def _chosen(seen: Bool[Array, "f p"]) -> Int[Array, "q"]:
+    """Tracks that every frame shares enough of with the next, the longest first."""
+    length = seen.sum(axis=0)
+    chosen = np.zeros(seen.shape[1], bool)
+    for pair in seen[:-1] & seen[1:]:
+        members = np.flatnonzero(pair)
+        chosen[members[np.argsort(-length[members], kind="stable")[:PER_PAIR]]] = True
+    return np.flatnonzero(chosen)
 
 
 def _share(scene: Structure, tracks_px: Array) -> float:
@@ -63,45 +89,91 @@ def _share(scene: Structure, tracks_px: Array) -> float:
 
 def _from_triple(tracks_px: Array, k: Array, frames: tuple[int, int, int]) -> Structure | None:
     """The model that grows from three frames; of an object and its mirror image the likelier."""
-    best, lowest = None, np.inf
     few = np.full_like(tracks_px, np.nan)
-    shared = np.isfinite(tracks_px[list(frames), :, 0]).all(axis=0)
+    shared = np.flatnonzero(np.isfinite(tracks_px[list(frames), :, 0]).all(axis=0))
     few[:, shared] = tracks_px[:, shared]
+    begun = []
     for scene in affine_start.starts(tracks_px, k, frames):
-        scene = _adjusted(scene, few, FINE_GAIN, agree_px=10.0)
-        scene = _adjusted(scene, few, FINE_GAIN)
-        scene = _grown(scene, tracks_px, 2, FINE_GAIN)
-        used = np.isfinite(tracks_px[..., 0]) & scene.posed[:, None]
-        price = cost(residuals_px(scene, tracks_px), used) / np.sqrt(scene.posed.sum())
-        if price < lowest:
-            best, lowest = scene, price
-    if best is None:
-        return None
-    scene = _grown(best, tracks_px, len(tracks_px))
-    return _adjusted(_adjusted(scene, tracks_px, FINE_GAIN), tracks_px, FINE_GAIN)
+        for agree_px in (12.0, 4.0, AGREE_PX):
+            scene = _adjusted(scene, few, START_GAIN, agree_px)
+        scene = _grown(scene, tracks_px, 2, START_GAIN)
+        begun.append((_price(scene, tracks_px), scene))
+    begun.sort(key=lambda each: each[0])
+    done = []
+    for price, scene in begun:
+        if price <= AS_GOOD * begun[0][0]:
+            scene = _grown(scene, tracks_px, len(tracks_px))
+            for _ in range(2):
+                scene = _adjusted(scene, tracks_px, FINE_GAIN)
+            done.append((_price(scene, tracks_px), scene))
+    return min(done, key=lambda each: each[0])[1] if done else None
+
+
+def _price(scene: Structure, tracks_px: Array) -> float:
+    """Mean error, to which frames without a pose count as much as can be."""
+    residual = np.minimum(np.nan_to_num(residuals_px(scene, tracks_px), nan=np.inf), AGREE_PX)
+    return float(residual[np.isfinite(tracks_px[..., 0])].mean())
 
 
 def _grown(scene: Structure, tracks_px: Array, most: int, gain: float = ROUGH_GAIN) -> Structure:
     """The model with up to `most` more poses, those first that most of its points are seen in."""
     seen = np.isfinite(tracks_px[..., 0])
     failed = np.zeros(len(tracks_px), bool)
-    for _ in range(len(tracks_px)):
+    while most > 0:
         known = seen & np.isfinite(scene.points[:, 0])
         counts = np.where(scene.posed | failed, -1, known.sum(axis=1))
         frame = int(counts.argmax())
-        if counts[frame] < FEWEST_POSED or most <= 0:
+        if counts[frame] < 0:
             break
-        posed = _posed(scene, tracks_px, frame, known[frame])
-        if posed is None:
+        guesses = [_posed(scene, tracks_px, frame, known[frame]), _continued(scene, frame)]
+        if guesses[0] is not None and known[frame].sum() > 40:
+            guesses = guesses[:1]
+        grown = [
+            _adjusted(_loosely(guess, tracks_px, frame), tracks_px, gain)
+            for guess in guesses
+            if guess is not None
+        ]
+        both = seen[frame] & (seen & scene.posed[:, None]).any(axis=0)
+        share = [agreeing(each, tracks_px)[frame].sum() / max(12, both.sum()) for each in grown]
+        if not grown or max(share) < LEAST_GROWN:
             failed[frame] = True
             continue
-        scene = _adjusted(triangulated(posed, tracks_px), tracks_px, gain)
+        scene = grown[int(np.argmax(share))]
         failed[:], most = False, most - 1
     return scene
 
 
+def _loosely(scene: Structure, tracks_px: Array, frame: int) -> Structure:
+    """The model after its newest pose, a guess, was adjusted with its neighbours."""
+    posed = np.flatnonzero(scene.posed)
+    near = posed[np.argsort(np.abs(posed - frame), kind="stable")[:4]]
+    part = scene._replace(posed=np.isin(np.arange(len(tracks_px)), near))
+    for agree_px in (20.0, 6.0):
+        part = _adjusted(part, tracks_px, FINE_GAIN, agree_px)
+    return part._replace(posed=scene.posed)
+
+
+def _continued(scene: Structure, frame: int) -> Structure | None:
+    """The model with one more pose: from its neighbour, it goes on to move as it did before."""
+    for step in (1, -1):
+        before = [frame - step, frame - 2 * step]
+        if min(before) < 0 or max(before) >= len(scene.posed) or not scene.posed[before].all():
+            continue
+        middle = np.nanmean(scene.points, axis=0)
+        (one, two), (near, far) = scene.rotations[before], scene.translations[before]
+        place_near, place_far = one @ middle + near, two @ middle + far
+        rotations, translations, posed = (array.copy() for array in scene[1:4])
+        rotations[frame] = one @ two.T @ one
+        translations[frame] = 2 * place_near - place_far - rotations[frame] @ middle
+        posed[frame] = True
+        return scene._replace(rotations=rotations, translations=translations, posed=posed)
+    return None
+
+
 def _posed(scene: Structure, tracks_px: Array, frame: int, known: Array) -> Structure | None:
     """The model with one more pose, from the points seen there; None if they disagree."""
+    if known.sum() < FEWEST_POSED:
+        return None
     points, pixels = scene.points[known], tracks_px[frame, known]
     found, turn, shift, inliers = cv2.solvePnPRansac(
         points,
@@ -129,5 +201,30 @@ def _posed(scene: Structure, tracks_px: Array, frame: int, known: Array) -> Stru
 def _adjusted(
     scene: Structure, tracks_px: Array, gain: float = ROUGH_GAIN, agree_px: float = AGREE_PX
 ) -> Structure:
+    """The model moved to where it agrees best with what is not farther off than `agree_px`."""
+    scene = placed(scene, tracks_px, agree_px)
     used = np.nan_to_num(residuals_px(scene, tracks_px), nan=np.inf) < agree_px
-    return triangulated(bundle.adjusted(scene, tracks_px, used, smallest_gain=gain), tracks_px)
+    return bundle.adjusted(scene, tracks_px, used, smallest_gain=gain)
+
+
+def placed(
+    scene: Structure, tracks_px: Float[Array, "f p 2"], agree_px: float = AGREE_PX
+) -> Structure:
+    """The same poses with every feature that two of them agree on (linear, reweighted)."""
+    seen = np.isfinite(tracks_px[..., 0]) & scene.posed[:, None]
+    xy = np.nan_to_num(normalised(tracks_px, scene.k))
+    rows = xy[..., None] * scene.rotations[:, None, 2:] - scene.rotations[:, None, :2]
+    right = scene.translations[:, None, :2] - xy * scene.translations[:, None, 2:]
+    weight = seen / np.maximum(np.abs(scene.translations[:, 2:]), 1e-9) ** 2
+    first = weight
+    for _ in range(5):
+        weighted = weight[..., None, None] * rows
+        normal = np.einsum("fpai,fpaj->pij", weighted, rows)
+        size = np.einsum("pii->p", normal)[:, None, None]
+        normal += (1e-7 * size + 1e-12) * np.eye(3)
+        points = np.linalg.solve(normal, np.einsum("fpai,fpa->pi", weighted, right)[..., None])
+        residual = residuals_px(scene._replace(points=points[..., 0]), tracks_px)
+        residual = np.nan_to_num(residual, nan=np.inf, posinf=1e6)
+        weight = first / (1.0 + (residual / (0.2 * agree_px)) ** 2)
+    sure = (residual < agree_px).sum(axis=0) >= 2
+    return scene._replace(points=np.where(sure[:, None], points[..., 0], np.nan))
