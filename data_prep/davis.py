@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.fanout import options as fanout
-from data_prep.fanout.task import Task
+from data_prep.fanout.task import Task, stamp
 from data_prep.videos import davis_sequence
 from data_prep.videos import options as video_options
 from data_prep.videos.davis_sequence import MASKS, PICTURES, SETS, SequenceJob
-from data_prep.videos.pictures import stamp
 from data_prep.videos.preparation import may_name_a_clip, prepare
 from posetraj_jax import errors
 from posetraj_jax.errors import UserError, listed

@@ -20,10 +20,10 @@ from pathlib import Path
 from data_prep.cameras import estimate
 from data_prep.fanout import options as fanout
 from data_prep.fanout import pipeline
-from data_prep.fanout.task import Task, appearing
+from data_prep.fanout.task import Task, appearing, stamp
 from data_prep.videos import filmed_video, vipseg_layout
 from data_prep.videos.filmed_video import CAMERA, VideoJob
-from data_prep.videos.pictures import pictures_in, stamp
+from data_prep.videos.pictures import pictures_in
 from data_prep.videos.preparation import may_name_a_clip
 from posetraj_jax import errors
 from posetraj_jax.data.track_file import FIRST_THING
@@ -119,17 +119,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     videos, tasks = vipseg_layout.videos_in(options.root), tasks_of(options)
     parts = options.parts or options.root / f".{CAMERAS}.parts"
     spread = fanout.fanout_options(options, beam, unit="video")
-    outcomes = pipeline.run(tasks, parts, spread)
-    for task, outcome in zip(tasks, outcomes, strict=True):
-        if outcome.results:
-            target = _camera_file(options.root, task.key)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with appearing(target) as partial:
-                shutil.copyfile(task.folder(parts) / CAMERA, partial)
-    file = options.root / f"{CAMERAS}-report.json"
-    code = fanout.report(outcomes, [task.key for task in tasks], file, options.accept_rejects)
-    if all(outcome.results for outcome in outcomes):  # else what was rejected would be done again
-        shutil.rmtree(parts, ignore_errors=True)
+    with pipeline.alone(parts):
+        outcomes = pipeline.run(tasks, parts, spread)
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            if outcome.results:
+                target = _camera_file(options.root, task.key)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with appearing(target) as partial:
+                    shutil.copyfile(task.folder(parts) / CAMERA, partial)
+        file = options.root / f"{CAMERAS}-report.json"
+        code = fanout.report(outcomes, [task.key for task in tasks], file, options.accept_rejects)
+        # Marks of what was rejected stay, so that it is not done again.
+        done_tasks = [t for t, o in zip(tasks, outcomes, strict=True) if o.results]
+        pipeline.clear(done_tasks, parts)
     done = sum(bool(outcome.results) for outcome in outcomes)
     known = sum(_camera_file(options.root, video).exists() for video in videos)
     print(f"{done} cameras estimated; {known} of {len(videos)} videos in {options.root} have one")

@@ -10,8 +10,8 @@ engine cycles the render environment (`make render-env`).
 """
 
 import argparse
+import functools
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +22,9 @@ from data_prep.engines.rendered_clip import Packing
 from data_prep.fanout import options as fanout
 from data_prep.fanout import pipeline
 from data_prep.fanout.clip_files import clips_of
-from data_prep.fanout.task import Task
+from data_prep.fanout.task import Task, stamp
 from data_prep.objects.found import ObjectEntry, find_objects
+from data_prep.objects.object_file import SUPPORTED
 from data_prep.scenes import looks, paths, posetraj
 from data_prep.scenes.posetraj import SceneOptions
 from data_prep.scenes.toys import BUILTIN
@@ -31,6 +32,8 @@ from posetraj_jax import errors
 from posetraj_jax.data.records import VERSION, write_dataset
 from posetraj_jax.errors import UserError, listed
 
+ALONE = (".glb", ".stl", ".fbx", ".usdz")
+"""Objects that are one file."""
 BUILTIN_OBJECTS = BUILTIN.removesuffix(":")
 CC0 = "CC0-1.0"
 TIMEOUT_S = 3600.0
@@ -158,6 +161,7 @@ def tasks_of(options: argparse.Namespace) -> tuple[list[Task], list[str]]:
         "companions": options.objects_per_clip - 1,
         "engine_name": engine.name,
         "packing": _packing(options)._asdict(),
+        "pictures_made_of": [stamp([p]) for p in (*options.floor_pictures, *options.skies)],
     }
     how = {
         "engine": asdict(engine),
@@ -207,11 +211,18 @@ def _described(entry: ObjectEntry) -> dict[str, str]:
 
 def _stamp(entry: ObjectEntry) -> list[Any]:
     """What tells whether an object is the one that was rendered before."""
-    try:
-        status = entry.path.stat()
-    except OSError:
-        return [entry.uid, "missing"]
-    return [entry.uid, *([status.st_size, status.st_mtime_ns] if entry.path != Path() else [])]
+    if entry.path == Path():
+        return [entry.uid]
+    # An object may be in several files: textures, .mtl, .bin. They lie in its folder.
+    beside = () if entry.path.suffix.lower() in ALONE else _files_beside(entry.path.parent)
+    return [entry.uid, stamp([entry.path, *beside])]
+
+
+@functools.cache
+def _files_beside(folder: Path) -> tuple[Path, ...]:
+    """All files in and below a folder that are no objects themselves."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return tuple(sorted(path for path in files if path.suffix.lower() not in SUPPORTED))
 
 
 def scene_options(options: argparse.Namespace) -> SceneOptions:
@@ -237,20 +248,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check(options)
     tasks, names = tasks_of(options)
     parts = options.parts or options.out / f".{options.name}.parts"
-    outcomes = pipeline.run(tasks, parts, fanout.fanout_options(options, beam, unit="clip"))
-    file = options.out / f"{options.name}-report.json"
-    code = fanout.report(outcomes, names, file, options.accept_rejects)
-    folder = write_dataset(
-        clips_of(tasks, outcomes, parts),
-        options.out,
-        name=options.name,
-        clips_per_shard=options.clips_per_shard,
-    )
-    clips = sum(len(outcome.results) for outcome in outcomes)
-    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    print(f"{clips} clips of {len(tasks)} objects, {size:.1f} MB: {folder}")
-    if not any(outcome.failed for outcome in outcomes):
-        shutil.rmtree(parts)
+    with pipeline.alone(parts):
+        outcomes = pipeline.run(tasks, parts, fanout.fanout_options(options, beam, unit="clip"))
+        file = options.out / f"{options.name}-report.json"
+        code = fanout.report(outcomes, names, file, options.accept_rejects)
+        folder = write_dataset(
+            clips_of(tasks, outcomes, parts),
+            options.out,
+            name=options.name,
+            clips_per_shard=options.clips_per_shard,
+        )
+        clips = sum(len(outcome.results) for outcome in outcomes)
+        size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+        print(f"{clips} clips of {len(tasks)} objects, {size:.1f} MB: {folder}")
+        if not any(outcome.failed for outcome in outcomes):
+            pipeline.clear(tasks, parts)
     return code
 
 

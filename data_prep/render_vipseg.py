@@ -10,7 +10,6 @@ render environment (`make render-env`).
 
 import argparse
 import json
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -148,13 +147,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for scene in scenes
     ]
     parts = options.parts or options.out.with_name(f".{options.out.name}.parts")
-    outcomes = pipeline.run(tasks, parts, fanout.fanout_options(options, beam, unit="video"))
-    file = options.out.with_name(f"{options.out.name}-report.json")
-    if code := fanout.report(outcomes, [task.key for task in tasks], file, accept=False):
-        return code
-    with new_folder(options.out) as folder:
-        write_videos(zip(scenes, clips_of(tasks, outcomes, parts), strict=True), folder)
-    shutil.rmtree(parts)
+    with pipeline.alone(parts):
+        outcomes = pipeline.run(tasks, parts, fanout.fanout_options(options, beam, unit="video"))
+        file = options.out.with_name(f"{options.out.name}-report.json")
+        if code := fanout.report(outcomes, [task.key for task in tasks], file, accept=False):
+            return code
+        with new_folder(options.out) as folder:
+            write_videos(zip(scenes, clips_of(tasks, outcomes, parts), strict=True), folder)
+        pipeline.clear(tasks, parts)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file()) / 1e6
     print(f"{len(scenes)} videos, {size:.1f} MB: {options.out}")
     return 0

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from data_prep.fanout import options as fanout
 from data_prep.fanout import pipeline
-from data_prep.fanout.task import Outcome, Task
+from data_prep.fanout.task import Outcome, Task, stamp
 from data_prep.videos import tracked_video
-from data_prep.videos.pictures import pictures_in, stamp
+from data_prep.videos.pictures import pictures_in
 from data_prep.videos.preparation import TASKS_PER_PROCESS, may_name_a_clip
 from data_prep.videos.tracked_video import COTRACKER, LUCAS_KANADE, TRACKERS, VideoJob
 from posetraj_jax import errors
@@ -180,22 +180,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tasks, missing = plan(options)
     parts = options.parts or options.out.with_name(f".{options.out.name}.parts")
     spread = fanout.fanout_options(options, beam, unit="video", tasks_per_process=TASKS_PER_PROCESS)
-    outcomes = pipeline.run(tasks, parts, spread)
-    left_out = [Outcome(name, rejected=reason) for name, reason in missing.items()]
-    names = [*(task.key for task in tasks), *missing]
-    file = options.out.with_name(f"{options.out.name}-report.json")
-    code = fanout.report([*outcomes, *left_out], names, file, options.accept_rejects)
-    if not any(outcome.results for outcome in outcomes):
-        raise UserError(
-            f"Nothing was written to {options.out}",
-            expected="at least one video that can be tracked",
-            got="none",
-            fix="mend what is named above",
-        )
-    with new_folder(options.out) as folder:
-        write(tasks, outcomes, parts, folder)
-    if not any(outcome.failed for outcome in outcomes):
-        shutil.rmtree(parts)
+    with pipeline.alone(parts):
+        outcomes = pipeline.run(tasks, parts, spread)
+        left_out = [Outcome(name, rejected=reason) for name, reason in missing.items()]
+        names = [*(task.key for task in tasks), *missing]
+        file = options.out.with_name(f"{options.out.name}-report.json")
+        code = fanout.report([*outcomes, *left_out], names, file, options.accept_rejects)
+        if not any(outcome.results for outcome in outcomes):
+            raise UserError(
+                f"Nothing was written to {options.out}",
+                expected="at least one video that can be tracked",
+                got="none",
+                fix="mend what is named above",
+            )
+        with new_folder(options.out) as folder:
+            write(tasks, outcomes, parts, folder)
+        if not any(outcome.failed for outcome in outcomes):
+            pipeline.clear(tasks, parts)
     done = sum(bool(outcome.results) for outcome in outcomes)
     print(f"{done} videos with tracks: {options.out} (look at {options.out / SHEETS})")
     return code

@@ -63,7 +63,7 @@ LEVELS = (
     # Within data_prep: commands on top, then what they share, down to what knows nothing else.
     (r"data_prep\.scenes(\.|$)", r"data_prep\.scenes(\.|$)"),
     (r"data_prep\.fanout(\.|$)", rf"(data_prep\.fanout|{PREP_MAY_USE})(\.|$)"),
-    (r"data_prep\.tracking(\.|$)", rf"(data_prep\.tracking|{PREP_MAY_USE})(\.|$)"),
+    (r"data_prep\.tracking(\.|$)", rf"(data_prep\.(tracking|cameras)|{PREP_MAY_USE})(\.|$)"),
     (r"data_prep\.cameras(\.|$)", rf"(data_prep\.cameras|{PREP_MAY_USE})(\.|$)"),
     (
         r"data_prep\.objects(\.|$)",

@@ -11,6 +11,11 @@ import resource
 import sys
 from pathlib import Path
 
+# Started without the package's root, so that nothing else comes from there.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from data_prep.fanout.lifetime import die_with_parent
+
 EXIT_REFUSED = 3
 MOST_FILE_BYTES = 2_000_000_000
 REASON = "@reason "
@@ -22,6 +27,7 @@ class RefusedError(Exception):
 
 def bound(memory_bytes: int, seconds: int) -> None:
     """Bounds memory, processor time and the size of files for this process, for good."""
+    die_with_parent()
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_FILE_BYTES, MOST_FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

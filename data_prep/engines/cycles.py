@@ -1,5 +1,6 @@
 """The Cycles engine, seen from the package: Blender in a process of its own renders to a folder."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ def render(
             if "done" in report:
                 scene = by_id[report["clip"]]
                 on_clip(load_clip(folder / scene.clip_id, scene, packing))
+                shutil.rmtree(folder / scene.clip_id)
 
         render_env.render(
             cycles.python,

@@ -21,6 +21,7 @@ from data_prep.scenes.posetraj import SceneOptions, Thing, make_scene
 from data_prep.scenes.scene import SceneError
 from data_prep.scenes.toys import BUILTIN
 from posetraj_jax.data.clip import Clip
+from posetraj_jax.errors import UserError
 
 CONVERSION_SECONDS = 120.0
 
@@ -98,8 +99,8 @@ def _load(described: dict[str, str], job: dict[str, Any]) -> Loaded:
         model = _read(path, job["engine"]["python"])
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise Rejected(f"cannot be read: {error.strerror or error}") from error
+    except FileNotFoundError as error:
+        raise Rejected("there is no such file") from error
     note = {"uid": uid, "name": described["name"], "sha256": digest}
     return Loaded(Thing(f"object:{uid}", uid, sides(model)), model, note)
 
@@ -116,7 +117,12 @@ def _read(path: Path, python: str) -> Model:
         return read_object(path)
     except NeedsConversion as error:
         if not Path(python).is_file():
-            raise Rejected(f"{error}, which is not there: run `make render-env`") from error
+            raise UserError(
+                f"{path.name} needs Blender",
+                expected="the render environment, to convert it",
+                got=f"no {python}",
+                fix="run `make render-env`, or give --render_python",
+            ) from error
     with tempfile.TemporaryDirectory() as folder:
         converted = Path(folder) / "converted.glb"
         convert(Path(python), path, converted, CONVERSION_SECONDS)

@@ -4,10 +4,12 @@ A task runs in a worker process of its own (`hand`), wherever the runner places 
 parts must be seen from there. Progress is read from that folder, so it shows on every runner.
 """
 
+import contextlib
 import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -42,24 +44,31 @@ def run(tasks: Sequence[Task], parts: Path, options: FanoutOptions) -> list[Outc
     """Does all tasks that are not finished; what came of every task, in the order given.
 
     A finished task is not done again, whoever finished it, and no result depends on the number of
-    workers or on the order in which tasks end.
+    workers or on the order in which tasks end. To be called inside `alone`.
 
     Args:
         tasks: keys must differ.
-        parts: folder of the results, made if absent; one run at a time.
+        parts: folder of the results.
         options: how.
 
     Raises:
-        UserError: Beam is missing, the disk is full, or another run works in this folder; what is
-            finished is kept.
+        UserError: Beam is missing, or the disk is full; what is finished is kept.
     """
     if len({task.key for task in tasks}) != len(tasks):
         raise ValueError("two tasks have the same key")
-    with _alone(parts):
-        waiting = [task for task in tasks if outcome_of(task, parts) is None]
-        if waiting:
-            _run_beam(waiting, parts, options, total=sum(task.results for task in tasks))
+    waiting = [task for task in tasks if outcome_of(task, parts) is None]
+    if waiting:
+        _run_beam(waiting, parts, options, total=sum(task.results for task in tasks))
     return [outcome_of(task, parts) or _failure(task, parts) for task in tasks]
+
+
+def clear(tasks: Sequence[Task], parts: Path) -> None:
+    """Removes the results of tasks, and the folder of parts if nothing else is in it."""
+    for task in tasks:
+        shutil.rmtree(task.folder(parts), ignore_errors=True)
+    (parts / LOCK).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else lies there
+        parts.rmdir()
 
 
 def _run_beam(tasks: Sequence[Task], parts: Path, options: FanoutOptions, total: int) -> None:
@@ -128,8 +137,12 @@ def _failure(task: Task, parts: Path) -> Outcome:
 
 
 @contextmanager
-def _alone(parts: Path) -> Iterator[None]:
-    """Makes the folder and keeps other runs out of it."""
+def alone(parts: Path) -> Iterator[None]:
+    """Makes the folder of parts and keeps other runs out of it, until its results are in place.
+
+    Raises:
+        UserError: another run works in it.
+    """
     parts.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(parts / LOCK, os.O_RDWR | os.O_CREAT)
     try:

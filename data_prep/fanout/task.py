@@ -11,7 +11,7 @@ that was changed is done again, and two processes agree without talking to each 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from posetraj_jax.data.clip import LEGAL_ID
 DONE, FAILED = "done.json", "failed.json"
 PARTIAL = ".partial-"
 DIGEST_DIGITS = 12
+FORMAT = 1
+"""Changes when the same tasks make other results: parts of before are then left alone."""
 
 
 class Rejected(Exception):  # noqa: N818 – a verdict on the source; nothing went wrong here
@@ -51,7 +53,7 @@ class Task:
 
     def folder(self, parts: Path) -> Path:
         """Where its results appear."""
-        text = json.dumps([self.work, self.job], sort_keys=True, allow_nan=False)
+        text = json.dumps([FORMAT, self.work, self.job], sort_keys=True, allow_nan=False)
         return parts / f"{self.key}.{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]}"
 
 
@@ -68,20 +70,26 @@ class Outcome(NamedTuple):
 
 
 def outcome_of(task: Task, parts: Path) -> Outcome | None:
-    """What came of a finished task; None for one that has to be done, or done again."""
+    """What came of a finished task; None for one that has to be done, or done again.
+
+    A mark that cannot be read, and results that are missing or cut off, count as not finished.
+    """
+    folder = task.folder(parts)
     try:
-        text = (task.folder(parts) / DONE).read_text()
-    except FileNotFoundError:
+        said = json.loads((folder / DONE).read_text())
+        sizes, rejected = said["results"], said["rejected"]
+        whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    said = json.loads(text)
-    return Outcome(task.key, tuple(said["results"]), said["rejected"])
+    return Outcome(task.key, tuple(sorted(sizes)), str(rejected)) if whole else None
 
 
 def finish(folder: Path, rejected: str = "") -> tuple[str, ...]:
     """Marks the task of a folder as done; returns the names of its results."""
     results = () if rejected else tuple(results_in(folder))
+    sizes = {name: (folder / name).stat().st_size for name in results}
     with appearing(folder / DONE) as partial:
-        partial.write_text(json.dumps({"results": results, "rejected": rejected}))
+        partial.write_text(json.dumps({"results": sizes, "rejected": rejected}))
     return results
 
 
@@ -105,3 +113,14 @@ def appearing(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def stamp(paths: Sequence[Path]) -> str:
+    """Stands for the names and contents of files: another one if any of them changes."""
+    lines = []
+    for path in paths:
+        if path.exists():
+            status = path.stat()
+            name = "/".join(path.parts[-3:])
+            lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode("utf8", "surrogateescape")).hexdigest()

@@ -15,6 +15,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,15 @@ def _do(work: str, job: dict[str, Any], folder: Path) -> tuple[str, ...]:
     for name in (DONE, FAILED):
         (folder / name).unlink(missing_ok=True)
     module, _, function = work.partition(":")
-    getattr(importlib.import_module(module), function)(job, folder)
+    # Temporary files lie where the next try removes them, should this one be killed.
+    scratch = folder / f"{PARTIAL}scratch"
+    scratch.mkdir()
+    tempfile.tempdir = str(scratch)
+    try:
+        getattr(importlib.import_module(module), function)(job, folder)
+    finally:
+        tempfile.tempdir = None
+        shutil.rmtree(scratch, ignore_errors=True)
     return finish(folder)
 
 

@@ -1,18 +1,17 @@
 """Has Blender turn files that only it reads (.fbx, .usd*, Draco glTF) into plain GLB files.
 
-Blender runs in the render environment, in a process group of its own with bounds on time, memory
-and file size, with an empty configuration and scripts off. What comes out is as untrusted as what
+Blender runs in the render environment, in a process of its own with bounds on time, memory and file
+size, with an empty configuration and scripts off. What comes out is as untrusted as what
 went in, and is read by `read_object` like any other file.
 """
 
-import contextlib
 import os
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
 from data_prep.fanout.task import Rejected
+from posetraj_jax.errors import UserError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "engines/blender_convert.py"
 MOST_MEMORY_BYTES = 16 * 2**30
@@ -32,7 +31,8 @@ def convert(python: Path, source: Path, target_glb: Path, timeout_s: float) -> N
         timeout_s: seconds after which the conversion is ended.
 
     Raises:
-        Rejected: Blender refuses the file, crashes, or takes too long; the last lines of its log.
+        Rejected: Blender refuses the file or crashes; the last lines of its log.
+        UserError: it takes too long, which is no verdict on the file.
     """
     target_glb.parent.mkdir(parents=True, exist_ok=True)
     partial = target_glb.with_name(f".partial-{os.getpid()}-{target_glb.stem}.glb")
@@ -65,15 +65,18 @@ def _run(python: Path, source: Path, target: Path, folder: Path, timeout_s: floa
             stderr=subprocess.STDOUT,
             cwd=folder,
             env=environment,
-            start_new_session=True,
         )
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
-            raise Rejected(f"Blender took longer than {timeout_s:g} s to convert it") from error
+            raise UserError(
+                f"{source.name} was not converted",
+                expected=f"at most {timeout_s:g} s of Blender's time",
+                got="a conversion that goes on",
+                fix="try again when the machine has less to do, or convert it to .glb yourself",
+            ) from error
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
     if code:
         raise Rejected(f"Blender cannot convert it ({_how(code)}): {_last_words(log_file)}")

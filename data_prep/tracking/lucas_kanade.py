@@ -5,11 +5,8 @@ OpenCV's pyramid, forwards and back, which finds large motion, and then by an af
 window, which turns and stretches with the surface and so does not drift. Points that fail start
 again from where an affine motion of their neighbours takes them; those that still fail are carried
 there, and looked for in later frames with the picture of where they were seen last. With masks,
-every object is followed on its own, cut out of its background.
-
-Flow finds what looks the same. Points of an object that has little texture and turns by more than
-some ten degrees from frame to frame are followed only roughly: use a network for those
-(`data_prep.tracking.tapnet`, or `data_prep.tracking.track_json.read_cotracker`).
+every object is followed on its own, cut out of its background, and what is lost when it turns fast
+is found by its motion as a whole, if texture shows that (`rigid_object`). If not, use a network.
 """
 
 from dataclasses import dataclass
@@ -19,7 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
 
-from data_prep.tracking import affine_fit, rigid_object
+from data_prep.tracking import affine_fit, object_features, rigid_object
 from data_prep.tracking.track_json import Tracked, inside
 from posetraj_jax.errors import UserError
 
@@ -35,10 +32,6 @@ AS_ONE_PX = 1.0
 """How far neighbours that move as one are from their common motion."""
 LONELY = 0.3
 """Weight of a point's own last motion; a neighbour at no distance has 1."""
-LARGEST_OBJECT = 0.4
-"""Share of the picture; what is larger is taken for the background."""
-WELL_FOLLOWED = 0.9
-"""Share of the points and frames that flow finds, above which it is left alone."""
 FEWEST = 4
 """Neighbours that make a motion."""
 
@@ -133,33 +126,16 @@ def track(
     visible = np.zeros(points.shape[:2], bool)
     objects = np.zeros(len(seeds), np.int64)
     if masks is not None:
-        objects = _segments(masks[0], seeds)
+        objects = object_features.segments_under(masks[0], seeds)
     for panoptic_id in np.unique(objects):
         members = np.flatnonzero(objects == panoptic_id)
         own = None if masks is None else (masks == panoptic_id).astype(np.uint8)
         followed = _Followed(frames, own, seeds[members], options or Options())
-        points[:, members], visible[:, members] = followed.points, followed.visible
-        if own is not None and _may_be_rigid(own, followed.visible):
-            again = rigid_object.found_again(frames, own, followed.points, followed.visible)
-            if again is not None:
-                seen = inside(again[0], frames.shape[1:3])
-                points[:, members], visible[:, members] = again[0], again[1] & seen
+        found = followed.points, followed.visible
+        if own is not None and rigid_object.worth_trying(own, followed.visible):
+            found = rigid_object.found_again(frames, own, *found) or found
+        points[:, members], visible[:, members] = found
     return Tracked(points.astype(np.float32), visible)
-
-
-def _segments(mask: Integer[Array, "h w"], seeds: Float[Array, "p 2"]) -> Integer[Array, "p"]:
-    """The panoptic id under each seed; beside it, where that is 0: an edge is not that exact."""
-    columns, rows = seeds.astype(int).T
-    beside = cv2.dilate(mask.astype(np.float64), np.ones((3, 3), np.uint8)).astype(np.int64)
-    own = mask[rows, columns].astype(np.int64)
-    return np.where(own == 0, beside[rows, columns], own)
-
-
-def _may_be_rigid(masks: UInt8[Array, "f h w"], visible: Bool[Array, "f p"]) -> bool:
-    """Whether flow lost much of an object that all frames show and that is not the background."""
-    known = len(masks) == len(visible) and bool(masks.any(axis=(1, 2)).all())
-    small = masks.mean(axis=(1, 2)).max(initial=0) < LARGEST_OBJECT
-    return len(visible) > 2 and known and small and visible.mean() < WELL_FOLLOWED
 
 
 class _Followed:

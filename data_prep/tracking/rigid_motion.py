@@ -28,30 +28,27 @@ PER_PAIR = 40
 """Features that each frame shares with the next, of those that poses are found from, at most."""
 LEAST_GROWN = 0.5
 """Of the features that a new pose shares with the others, it must explain."""
-LEAST_SHARE = 0.6
+LEAST_SHARE = 0.75
 """Of the features of posed frames that a model must explain."""
 
 
-def reconstructed(
-    tracks_px: Float[Array, "f p 2"], k: Float[Array, "3 3"], first: int = 0
-) -> Structure | None:
-    """Shape and poses that explain most; None if the features do not move as something rigid.
+def reconstructed(tracks_px: Float[Array, "f p 2"], k: Float[Array, "3 3"]) -> Structure | None:
+    """Shape and poses in all frames; None if features do not move as something rigid.
 
     Args:
         tracks_px: features of the object, NaN where they are not seen.
         k: of the camera; a rough focal length will do.
-        first: the frame that must be posed.
     """
     few = tracks_px[:, _chosen(np.isfinite(tracks_px[..., 0]))]
     best, most = None, 0
     for frames in affine_start.triples(few, TRIED_TRIPLES):
         scene = _from_triple(few, k, frames)
         explained = 0 if scene is None else agreeing(scene, few).sum()
-        if scene is not None and scene.posed[first] and explained > most:
+        if scene is not None and explained > most:
             best, most = scene, explained
         if best is not None and best.posed.all() and _share(best, few) > 0.85:
             break
-    if best is None or _share(best, few) < LEAST_SHARE:
+    if best is None or not best.posed.all() or _share(best, few) < LEAST_SHARE:
         return None
     return placed(best, tracks_px)
 
@@ -99,6 +96,8 @@ def _from_triple(tracks_px: Array, k: Array, frames: tuple[int, int, int]) -> St
         scene = _grown(scene, tracks_px, 2, START_GAIN)
         begun.append((_price(scene, tracks_px), scene))
     begun.sort(key=lambda each: each[0])
+    if not begun or _share(begun[0][1], tracks_px) < LEAST_SHARE:
+        return None
     done = []
     for price, scene in begun:
         if price <= AS_GOOD * begun[0][0]:

@@ -3,7 +3,6 @@
 At no time is more than one picture of the original size in memory.
 """
 
-import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -69,17 +68,6 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(
         (path for path in found if not path.name.startswith(".")), key=lambda path: path.name
     )
-
-
-def stamp(paths: Sequence[Path]) -> str:
-    """Stands for the names and contents of files: another one if any of them changes."""
-    lines = []
-    for path in paths:
-        if path.exists():
-            status = path.stat()
-            name = "/".join(path.parts[-3:])
-            lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode("utf8", "surrogateescape")).hexdigest()
 
 
 def problems_of(pictures: Sequence[Path], masks: Sequence[Path], min_frames: int) -> list[str]:

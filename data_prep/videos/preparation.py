@@ -50,21 +50,22 @@ def prepare(
     for name, part in datasets.items():
         _require_same_sources(options.out, name, part, parts)
     spread = fanout_options(options, beam, unit="video", tasks_per_process=TASKS_PER_PROCESS)
-    outcomes = pipeline.run(tasks, parts, spread)
-    left_out = [Outcome(video, rejected=reason) for video, reason in missing.items()]
-    all_outcomes = [*outcomes, *left_out]
-    keys = [outcome.key for outcome in all_outcomes]
-    kind = next(iter(datasets), "videos").partition("_")[0]
-    file = options.out / f"{kind}-report.json"
-    code = report(all_outcomes, keys, file, options.accept_rejects)
-    said = {outcome.key: outcome for outcome in outcomes}
-    for name, part in datasets.items():
-        here = [said[task.key] for task in part]
-        if any(outcome.failed for outcome in here):
-            print(f"{name}: not written, because some of its videos failed; run it again")
-            code = EXIT_INCOMPLETE
-        else:
-            _pack(name, part, here, parts, options.out)
+    with pipeline.alone(parts):
+        outcomes = pipeline.run(tasks, parts, spread)
+        left_out = [Outcome(video, rejected=reason) for video, reason in missing.items()]
+        all_outcomes = [*outcomes, *left_out]
+        keys = [outcome.key for outcome in all_outcomes]
+        kind = next(iter(datasets), "videos").partition("_")[0]
+        file = options.out / f"{kind}-report.json"
+        code = report(all_outcomes, keys, file, options.accept_rejects)
+        said = {outcome.key: outcome for outcome in outcomes}
+        for name, part in datasets.items():
+            here = [said[task.key] for task in part]
+            if any(outcome.failed for outcome in here):
+                print(f"{name}: not written, because some of its videos failed; run it again")
+                code = EXIT_INCOMPLETE
+            else:
+                _pack(name, part, here, parts, options.out)
     return code
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.videos.pictures import pictures_in, stamp
+from data_prep.fanout.task import stamp
+from data_prep.videos.pictures import pictures_in
 from posetraj_jax.data.vipseg import CAMERAS, PICTURES, TRACKS, VISIBILITY
 from posetraj_jax.errors import UserError, listed
 

@@ -26,6 +26,11 @@ def _workers_find_the_work(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 
+def run(tasks, parts, options):
+    with pipeline.alone(parts):
+        return pipeline.run(tasks, parts, options)
+
+
 def task(key: str, **job) -> Task:
     return Task(key, "toy_work:work", {"value": key, **job}, results=job.get("results", 1))
 
@@ -33,7 +38,7 @@ def task(key: str, **job) -> Task:
 def test_every_task_ends_as_it_does_and_costs_only_itself(tmp_path):
     ends = ("rejected", "user_error", "crash", "memory", "bug")
     tasks = [task("good"), *(task(end, end=end) for end in ends), task("better", results=3)]
-    good, rejected, user_error, crash, memory, bug, better = pipeline.run(tasks, tmp_path, OPTIONS)
+    good, rejected, user_error, crash, memory, bug, better = run(tasks, tmp_path, OPTIONS)
     assert good.results == ("result-0",)
     assert better.results == ("result-0", "result-1", "result-2")
     assert rejected.rejected == "no good: 3 of 4 sides missing"
@@ -51,7 +56,7 @@ def test_a_hanging_task_is_ended_with_all_that_it_started(tmp_path):
     mark = tmp_path / "mark"
     options = replace(OPTIONS, hand=replace(OPTIONS.hand, timeout_s=1.0, retries=0))
     tasks = [task("hangs", end="hang_with_child", mark=str(mark)), task("good")]
-    hangs, good = pipeline.run(tasks, tmp_path / "parts", options)
+    hangs, good = run(tasks, tmp_path / "parts", options)
     assert hangs.failed == "took longer than 1 s"
     assert good.results
     assert not is_alive(int(mark.read_text()))
@@ -60,10 +65,10 @@ def test_a_hanging_task_is_ended_with_all_that_it_started(tmp_path):
 def test_a_crash_is_tried_again(tmp_path):
     options = replace(OPTIONS, hand=replace(OPTIONS.hand, retries=0))
     crashes = task("crashes", end="crash_once", mark=str(tmp_path / "mark"))
-    assert pipeline.run([crashes], tmp_path, OPTIONS)[0].results
+    assert run([crashes], tmp_path, OPTIONS)[0].results
     (tmp_path / "mark").unlink()
     again = replace(crashes, job=crashes.job | {"other": 1})
-    assert "exit code 7" in pipeline.run([again], tmp_path, options)[0].failed
+    assert "exit code 7" in run([again], tmp_path, options)[0].failed
 
 
 def test_finished_tasks_are_not_done_again_and_failed_ones_are(tmp_path):
@@ -72,10 +77,10 @@ def test_finished_tasks_are_not_done_again_and_failed_ones_are(tmp_path):
     tasks = [task(k, note=str(note)) for k in ("one", "two")]
     tasks += [task("no", note=str(note), end="rejected")]
     tasks += [task("crash", note=str(note), end="crash_once", mark=str(mark))]
-    first = pipeline.run(tasks, tmp_path / "parts", options)
+    first = run(tasks, tmp_path / "parts", options)
     assert first[3].failed
     note.unlink()
-    again = pipeline.run(tasks, tmp_path / "parts", options)
+    again = run(tasks, tmp_path / "parts", options)
     assert {line.split(".")[0] for line in note.read_text().splitlines()} == {"crash"}
     assert again[:3] == first[:3]
     assert again[3].results
@@ -83,18 +88,18 @@ def test_finished_tasks_are_not_done_again_and_failed_ones_are(tmp_path):
 
 def test_a_task_that_changed_is_done_again_but_not_for_how_it_is_done(tmp_path):
     one = task("one")
-    pipeline.run([one], tmp_path, OPTIONS)
+    run([one], tmp_path, OPTIONS)
     assert outcome_of(replace(one, how={"threads": 3}), tmp_path) is not None
     changed = replace(one, job={"value": "other"})
     assert outcome_of(changed, tmp_path) is None
-    pipeline.run([changed], tmp_path, OPTIONS)
+    run([changed], tmp_path, OPTIONS)
     assert (changed.folder(tmp_path) / "result-0").read_text() == "other 0"
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_do_not_depend_on_the_number_of_workers(tmp_path, workers):
     tasks = [task(f"t{n}", results=n) for n in range(1, 6)]
-    outcomes = pipeline.run(tasks, tmp_path, replace(OPTIONS, workers=workers))
+    outcomes = run(tasks, tmp_path, replace(OPTIONS, workers=workers))
     assert [o.key for o in outcomes] == [t.key for t in tasks]
     assert [len(o.results) for o in outcomes] == [1, 2, 3, 4, 5]
 
@@ -102,7 +107,7 @@ def test_results_do_not_depend_on_the_number_of_workers(tmp_path, workers):
 def test_a_process_does_several_tasks_if_it_may(tmp_path):
     options = replace(OPTIONS, workers=1, hand=replace(OPTIONS.hand, tasks_per_process=10))
     started = time.monotonic()
-    outcomes = pipeline.run([task(f"t{n}") for n in range(6)], tmp_path, options)
+    outcomes = run([task(f"t{n}") for n in range(6)], tmp_path, options)
     assert all(o.results for o in outcomes)
     assert time.monotonic() - started < 20
 
@@ -110,43 +115,65 @@ def test_a_process_does_several_tasks_if_it_may(tmp_path):
 def test_a_full_disk_stops_everything_and_is_named(tmp_path, capfd):
     tasks = [task("good"), task("full", end="disk_full")]
     with pytest.raises(UserError, match=r"no room(.|\n)*No space left(.|\n)*what is finished is"):
-        pipeline.run(tasks, tmp_path, replace(OPTIONS, workers=1))
+        run(tasks, tmp_path, replace(OPTIONS, workers=1))
     assert "Traceback" not in capfd.readouterr().err
-    assert pipeline.run(tasks[:1], tmp_path, OPTIONS)[0].results
+    assert run(tasks[:1], tmp_path, OPTIONS)[0].results
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
     with (
-        pipeline._alone(tmp_path),
+        pipeline.alone(tmp_path),
         pytest.raises(UserError, match="another one"),
+        pipeline.alone(tmp_path),
     ):
-        pipeline.run([task("one")], tmp_path, OPTIONS)
+        pass
+
+
+def test_only_what_tasks_made_is_cleared(tmp_path):
+    """The folder may be anybody's: `--parts .` must not cost a thesis."""
+    (tmp_path / "thesis.txt").touch()
+    tasks = [task("one"), task("two")]
+    run(tasks, tmp_path, OPTIONS)
+    pipeline.clear(tasks, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    run(tasks, tmp_path / "own", OPTIONS)
+    pipeline.clear(tasks, tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"results": {"gone": 3}, "rejected": ""}'])
+def test_damaged_parts_are_made_again(tmp_path, damage):
+    one = task("one")
+    before = run([one], tmp_path, OPTIONS)
+    (one.folder(tmp_path) / "done.json").write_text(damage)
+    assert run([one], tmp_path, OPTIONS) == before
+    (one.folder(tmp_path) / "result-0").write_text("cut")
+    assert outcome_of(one, tmp_path) is None
 
 
 def test_a_missing_beam_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "data_prep.fanout.beam_tasks", None)
     monkeypatch.delattr("data_prep.fanout.beam_tasks", raising=False)
     with pytest.raises(UserError, match=r"Apache Beam is missing(.|\n)*\[prep\]"):
-        pipeline.run([task("one")], tmp_path, OPTIONS)
+        run([task("one")], tmp_path, OPTIONS)
 
 
 def test_options_of_beam_are_passed_on(tmp_path):
     beam = ("--runner=DirectRunner", "--direct_num_workers=1")
-    assert pipeline.run([task("one")], tmp_path, replace(OPTIONS, beam=beam))[0].results
+    assert run([task("one")], tmp_path, replace(OPTIONS, beam=beam))[0].results
 
 
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(HERE)!r})
 from pathlib import Path
-from test_pipeline import OPTIONS, task
-from data_prep.fanout import pipeline
+from test_pipeline import OPTIONS, run, task
 from posetraj_jax import errors
 
 def main():
     note = str(Path(sys.argv[1]) / "note")
     tasks = [task(f"t{{n}}", results=5, seconds=0.1, note=note) for n in range(8)]
-    pipeline.run(tasks, Path(sys.argv[1]) / "parts", OPTIONS)
+    run(tasks, Path(sys.argv[1]) / "parts", OPTIONS)
 errors.run(main)
 """
 
