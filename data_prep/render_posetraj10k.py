@@ -12,6 +12,7 @@ engine cycles the render environment (`make render-env`).
 import argparse
 import functools
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,14 +23,14 @@ from data_prep.engines.rendered_clip import Packing
 from data_prep.fanout import options as fanout
 from data_prep.fanout import pipeline
 from data_prep.fanout.clip_files import clips_of
-from data_prep.fanout.task import Task, stamp
+from data_prep.fanout.task import Outcome, Task, stamp
 from data_prep.objects.found import ObjectEntry, find_objects
 from data_prep.objects.object_file import SUPPORTED
 from data_prep.scenes import looks, paths, posetraj
 from data_prep.scenes.posetraj import SceneOptions
 from data_prep.scenes.toys import BUILTIN
 from posetraj_jax import errors
-from posetraj_jax.data.records import VERSION, write_dataset
+from posetraj_jax.data.records import VERSION, require_name, write_dataset
 from posetraj_jax.errors import UserError, listed
 
 ALONE = (".glb", ".stl", ".fbx", ".usdz")
@@ -120,9 +121,6 @@ def check(options: argparse.Namespace) -> None:
     through_centre = sorted({"line", "eight"} & set(options.curves))
     if options.heading == "centre" and through_centre:
         wrong.append(f"--heading centre does not go with curves through it: {through_centre}")
-    target = options.out / options.name / VERSION
-    if target.exists():
-        wrong.append(f"--out already holds a dataset: {target}")
     if not _writable(options.out):
         wrong.append(f"--out {options.out} cannot be made or written")
     for path in (*options.floor_pictures, *options.skies):
@@ -245,25 +243,66 @@ def _packing(options: argparse.Namespace) -> Packing:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Renders, checks and packs; 0, or 3 if objects were left out."""
     options, beam = fanout.parse(make_parser(), arguments)
+    require_name(options.name)
     check(options)
     tasks, names = tasks_of(options)
+    target = options.out / options.name / VERSION
+    file = options.out / f"{options.name}-report.json"
+    before = _before(target, file, tasks)
+    if before is not None and not before["failed"]:
+        print(f"is there already: {target}")
+        return fanout.EXIT_INCOMPLETE if before["rejected"] and not options.accept_rejects else 0
     parts = options.parts or options.out / f".{options.name}.parts"
     with pipeline.alone(parts):
         outcomes = pipeline.run(tasks, parts, fanout.fanout_options(options, beam, unit="clip"))
-        file = options.out / f"{options.name}-report.json"
-        code = fanout.report(outcomes, names, file, options.accept_rejects)
-        folder = write_dataset(
-            clips_of(tasks, outcomes, parts),
-            options.out,
-            name=options.name,
-            clips_per_shard=options.clips_per_shard,
-        )
-        clips = sum(len(outcome.results) for outcome in outcomes)
-        size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-        print(f"{clips} clips of {len(tasks)} objects, {size:.1f} MB: {folder}")
+        if before is not None:  # ours, without what had failed
+            shutil.rmtree(target)
+        _pack(options, tasks, outcomes, parts)
+        code = fanout.report(outcomes, names, file, options.accept_rejects, tasks)
         if not any(outcome.failed for outcome in outcomes):
             pipeline.clear(tasks, parts)
     return code
+
+
+def _before(target: Path, file: Path, tasks: Sequence[Task]) -> dict[str, Any] | None:
+    """The report of the dataset that is there, if there is one.
+
+    Raises:
+        UserError: it was made of something else.
+    """
+    if not target.exists():
+        return None
+    before = fanout.earlier_report(file, tasks)
+    if before is None:
+        raise UserError(
+            f"--out already holds a dataset: {target}",
+            expected="none, or the one that these options and objects make",
+            got=f"another one, or one without {file}",
+            fix="give another --out or --name, or delete it",
+        )
+    return before
+
+
+def _pack(
+    options: argparse.Namespace, tasks: Sequence[Task], outcomes: Sequence[Outcome], parts: Path
+) -> None:
+    if not any(outcome.results for outcome in outcomes):
+        lines = [f"{o.key}: {o.rejected or o.failed}" for o in outcomes]
+        raise UserError(
+            "No clip was made",
+            expected="at least one object that is fit for clips",
+            got=listed(lines),
+            fix="mend what is named, and run the same command again",
+        )
+    folder = write_dataset(
+        clips_of(tasks, outcomes, parts),
+        options.out,
+        name=options.name,
+        clips_per_shard=options.clips_per_shard,
+    )
+    clips = sum(len(outcome.results) for outcome in outcomes)
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    print(f"{clips} clips of {len(tasks)} objects, {size:.1f} MB: {folder}")
 
 
 if __name__ == "__main__":

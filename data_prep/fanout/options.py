@@ -1,15 +1,17 @@
 """Command line options that all preparations share, and how a run of one ends."""
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data_prep.fanout.hand import HandOptions
 from data_prep.fanout.pipeline import FanoutOptions
-from data_prep.fanout.task import Outcome, appearing
+from data_prep.fanout.task import Outcome, Task, appearing
 from posetraj_jax.errors import listed
 
 EXIT_INCOMPLETE = 3
@@ -61,7 +63,27 @@ def fanout_options(
     return FanoutOptions(options.workers, hand, unit, beam)
 
 
-def report(outcomes: Sequence[Outcome], names: Sequence[str], file: Path, accept: bool) -> int:
+def earlier_report(file: Path, tasks: Sequence[Task]) -> dict[str, Any] | None:
+    """What `report` wrote of these very tasks; None if it never did."""
+    try:
+        said = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) and said.get("made_of") == _digest(tasks) else None
+
+
+def _digest(tasks: Sequence[Task]) -> str:
+    names = "\n".join(task.folder(Path()).name for task in tasks)
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def report(
+    outcomes: Sequence[Outcome],
+    names: Sequence[str],
+    file: Path,
+    accept: bool,
+    tasks: Sequence[Task] = (),
+) -> int:
     """Says what was left out and why, source by source; returns the exit code.
 
     Args:
@@ -69,6 +91,7 @@ def report(outcomes: Sequence[Outcome], names: Sequence[str], file: Path, accept
         names: of their sources, as the user knows them.
         file: gets the same as JSON: how many are finished, and name to reason of the others.
         accept: rejected sources are no reason for another exit code; failed ones always are.
+        tasks: by which `earlier_report` knows it again.
     """
     pairs = list(zip(names, outcomes, strict=True))
     rejected = {name: outcome.rejected for name, outcome in pairs if outcome.rejected}
@@ -77,6 +100,7 @@ def report(outcomes: Sequence[Outcome], names: Sequence[str], file: Path, accept
         "finished": len(pairs) - len(rejected) - len(failed),
         "rejected": rejected,
         "failed": failed,
+        "made_of": _digest(tasks),
     }
     text = json.dumps(said, indent=2, ensure_ascii=False) + "\n"
     if not file.exists() or file.read_text() != text:

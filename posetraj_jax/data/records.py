@@ -105,6 +105,21 @@ class ClipDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return lengths, num_bytes
 
 
+def require_name(name: str) -> None:
+    """Refuses what no dataset can be called.
+
+    Raises:
+        UserError: anything but lower case letters, digits and '_', beginning with a letter.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UserError(
+            f"A dataset cannot be called {name!r}",
+            expected="lower case letters, digits and '_', beginning with a letter",
+            got=repr(name),
+            fix="choose another name",
+        )
+
+
 def write_dataset(
     clips: Iterable[Clip],
     directory: Path | str,
@@ -128,13 +143,7 @@ def write_dataset(
             twice, or no clip comes.
     """
     folder = Path(directory) / name / VERSION
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UserError(
-            f"A dataset cannot be called {name!r}",
-            expected="lower case letters, digits and '_', beginning with a letter",
-            got=repr(name),
-            fix="choose another name",
-        )
+    require_name(name)
     if folder.exists():
         raise UserError(
             f"The dataset cannot be written to {folder}",
