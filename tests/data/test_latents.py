@@ -144,9 +144,10 @@ def test_only_the_first_frame_is_decoded(made, monkeypatch):
     monkeypatch.setattr(clip_class, "frames", frames)
     take(replace(made, read_threads=0), 2)
     assert set(counts) == {1}
+    cached = len(counts)
     counts.clear()
     take(replace(made, read_threads=0, latents=""), 2)
-    assert set(counts) == {14}
+    assert sum(counts) == 14 * cached
 
 
 def uses(options: DataOptions):

@@ -83,6 +83,7 @@ def test_known_intrinsics(name, tmp_path):
     np.testing.assert_allclose(read.rotations, found.rotations, atol=1e-6)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", VIDEOS)
 def test_unknown_intrinsics(name):
     frames, _ = read_video(DATA / "videos/imgs" / name)

@@ -167,7 +167,7 @@ PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(HERE)!r})
 from pathlib import Path
-from test_pipeline import OPTIONS, run, task
+from test_fanout import OPTIONS, run, task
 from posetraj_jax import errors
 
 def main():
