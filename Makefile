@@ -44,7 +44,8 @@ render-demo: $(VENV)/.prep $(if $(filter cycles,$(ENGINE)),render-env) ## 3 obje
 	$(DEMO_RENDER) --out build/render-demo/parallel --workers 2
 	$(DEMO_RENDER) --out build/render-demo/serial --workers 1
 	diff -r build/render-demo/parallel build/render-demo/serial
-	$(BIN)/python -m data_prep.inspect build/render-demo/parallel --validate --out build/render-demo/sheet.png
+	$(BIN)/python -m data_prep.inspect build/render-demo/parallel --validate
+	$(BIN)/python -m data_prep.inspect build/render-demo/parallel --out build/render-demo/sheet.png
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.11 ...")'

@@ -18,6 +18,7 @@ from data_prep.videos import davis_sequence
 from data_prep.videos import options as video_options
 from data_prep.videos.davis_sequence import MASKS, PICTURES, SETS, SequenceJob
 from data_prep.videos.preparation import may_name_a_clip, prepare
+from data_prep.videos.text_file import read_text
 from posetraj_jax import errors
 from posetraj_jax.errors import UserError, listed
 
@@ -72,7 +73,7 @@ def sequences_of(root: Path, split: str) -> list[str]:
     """
     path = root / SETS / f"{split}.txt"
     try:
-        names = [line.strip() for line in path.read_text("utf8").splitlines()]
+        names = [line.strip() for line in read_text(path).splitlines()]
     except (OSError, ValueError) as error:
         names, got = [], f"{type(error).__name__}: {error}"
     else:

@@ -20,7 +20,7 @@ from pathlib import Path
 from data_prep.cameras import estimate
 from data_prep.fanout import options as fanout
 from data_prep.fanout import pipeline
-from data_prep.fanout.task import Task, appearing, stamp
+from data_prep.fanout.task import Outcome, Task, appearing, stamp
 from data_prep.videos import filmed_video, vipseg_layout
 from data_prep.videos.filmed_video import CAMERA, VideoJob
 from data_prep.videos.pictures import pictures_in
@@ -50,11 +50,16 @@ def make_parser() -> argparse.ArgumentParser:
         default=FIRST_THING,
         help="segments from this number on may move by themselves (%(default)s: VIPSeg's things)",
     )
-    add("--focal_px", type=float, default=0.0, help="of all videos, where it is known")
+    add("--focal_px", type=fanout.number, default=0.0, help="of all videos, where it is known")
     add("--work_width", type=int, default=o.work_width, help="pixels for the work (%(default)s)")
     add("--scale_by", choices=("depth", "path"), default=o.scale_by, help="what has this length: "
         "the median depth of the first frame, or the path of the camera (%(default)s)")  # fmt: skip
-    add("--scale_value", type=float, default=o.scale_value, help="its length (%(default)s)")
+    add(
+        "--scale_value",
+        type=fanout.positive_number,
+        default=o.scale_value,
+        help="its length (%(default)s)",
+    )
     add("--again", action="store_true", help="replace cameras that are there")
     fanout.add_options(parser, timeout_s=TIMEOUT_S)
     return parser
@@ -73,8 +78,8 @@ def check(options: argparse.Namespace) -> None:
         wrong.append(f"there is no folder {options.masks}")
     if options.lowest_id < 1:
         wrong.append(f"--lowest_id is {options.lowest_id}, the least is 1")
-    if options.focal_px < 0 or options.work_width < 64 or not options.scale_value > 0:
-        wrong.append("--focal_px goes from 0, --work_width from 64, --scale_value from above 0")
+    if options.work_width < 64:
+        wrong.append(f"--work_width is {options.work_width}, the least is 64")
     if wrong:
         raise UserError(
             "The cameras cannot be estimated as asked",
@@ -84,13 +89,15 @@ def check(options: argparse.Namespace) -> None:
         )
 
 
-def tasks_of(options: argparse.Namespace) -> list[Task]:
-    """A task for every video that has no camera yet."""
+def tasks_of(options: argparse.Namespace) -> tuple[list[Task], dict[str, str]]:
+    """A task for every video that has no camera yet; and videos that cannot be one, with why."""
     masks_root = options.masks or options.root / vipseg_layout.MASKS
-    tasks = []
+    tasks, left_out = [], {}
     for video in vipseg_layout.videos_in(options.root):
-        there = _camera_file(options.root, video).exists()
-        if (there and not options.again) or not may_name_a_clip(video):
+        if _camera_file(options.root, video).exists() and not options.again:
+            continue
+        if not may_name_a_clip(video):
+            left_out[video] = "no name for a clip: use letters, digits, '-', '_' and '.'"
             continue
         pictures, masks = options.root / PICTURES / video, masks_root / video
         mask_files = pictures_in(masks)
@@ -105,7 +112,7 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
             scale_value=options.scale_value,
         )
         tasks.append(Task(video, filmed_video.WORK, job.to_json()))
-    return tasks
+    return tasks, left_out
 
 
 def _camera_file(root: Path, video: str) -> Path:
@@ -116,7 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Estimates and writes; 0, or 3 if some cameras cannot be told."""
     options, beam = fanout.parse(make_parser(), arguments)
     check(options)
-    videos, tasks = vipseg_layout.videos_in(options.root), tasks_of(options)
+    videos = vipseg_layout.videos_in(options.root)
+    tasks, left_out = tasks_of(options)
     parts = options.parts or options.root / f".{CAMERAS}.parts"
     spread = fanout.fanout_options(options, beam, unit="video")
     with pipeline.alone(parts):
@@ -128,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with appearing(target) as partial:
                     shutil.copyfile(task.folder(parts) / CAMERA, partial)
         file = options.root / f"{CAMERAS}-report.json"
-        code = fanout.report(outcomes, [task.key for task in tasks], file, options.accept_rejects)
+        named = [*outcomes, *(Outcome(v, rejected=why) for v, why in left_out.items())]
+        code = fanout.report(named, [o.key for o in named], file, options.accept_rejects)
         # Marks of what was rejected stay, so that it is not done again.
         done_tasks = [t for t, o in zip(tasks, outcomes, strict=True) if o.results]
         pipeline.clear(done_tasks, parts)

@@ -85,7 +85,7 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     add, o = parser.add_argument_group("what is filmed").add_argument, SceneOptions()
     add("--seed", type=int, default=o.seed)
     add("--paths_per_object", type=int, default=o.paths_per_object, help="(%(default)s)")
-    add("--curves", nargs="+", choices=paths.CURVES, default=o.curves, help="(%(default)s)")
+    add("--curves", nargs="+", choices=paths.CURVES, default=o.curves, help="(S circle)")
     add("--heading", choices=paths.HEADINGS, default=o.heading, help="official: centre")
     add("--objects_per_clip", type=int, default=1, help="on the floor at once (%(default)s)")
     add("--camera", choices=posetraj.CAMERAS, default=o.camera, help="(%(default)s)")
@@ -102,7 +102,7 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     add("--frames", type=int, default=o.frames, help="official: 32 (%(default)s)")
     add("--width", type=int, default=o.width, help="official: 720 (%(default)s)")
     add("--height", type=int, default=o.height, help="official: 480 (%(default)s)")
-    add("--fps", type=float, default=o.fps, help="(%(default)s)")
+    add("--fps", type=fanout.positive_number, default=o.fps, help="(%(default)s)")
 
 
 def check(options: argparse.Namespace) -> None:
@@ -116,8 +116,6 @@ def check(options: argparse.Namespace) -> None:
         for name, (least, most) in RANGES.items()
         if not least <= getattr(options, name) <= most
     ]
-    if not options.fps > 0:
-        wrong.append(f"--fps is {options.fps}, it must be above 0")
     through_centre = sorted({"line", "eight"} & set(options.curves))
     if options.heading == "centre" and through_centre:
         wrong.append(f"--heading centre does not go with curves through it: {through_centre}")

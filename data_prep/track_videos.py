@@ -28,7 +28,6 @@ from posetraj_jax import errors
 from posetraj_jax.data.vipseg import PICTURES, TRACKS, VISIBILITY
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.new_folder import new_folder
-from posetraj_jax.video import MAX_FRAMES
 
 TIMEOUT_S = 1800.0
 SHEETS = "track_sheets"
@@ -48,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder to make")
     add("--start", type=int, default=0, help="first frame to take (%(default)s)")
     add("--stride", type=int, default=1, help="take every so manieth frame (%(default)s)")
-    add("--num_frames", type=int, default=MAX_FRAMES, help="of each video at most (%(default)s)")
+    add("--num_frames", type=int, default=0, help="of each video at most (0: all)")
     add("--masks", type=Path, help="folder <video>/*.png of segment numbers, for all frames or one")
     add("--points", type=Path, help="JSON {video: [[x, y], ...]}, pixels of the first frame taken")
     add("--num_points", type=int, default=12, help="without masks or points (%(default)s)")
@@ -65,7 +64,7 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         UserError: with everything that is wrong.
     """
-    least = {"start": 0, "stride": 1, "num_frames": 2, "num_points": 1}
+    least = {"start": 0, "stride": 1, "num_frames": 0, "num_points": 1}
     wrong = [
         f"--{name} is {getattr(options, name)}, the least is {bound}"
         for name, bound in least.items()

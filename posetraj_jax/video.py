@@ -174,6 +174,8 @@ def read_video(
     try:
         if path.is_dir():
             fps, pictures = 0.0, _read_folder(path, max_pixels)
+        elif not path.is_file():  # a pipe may never end
+            raise ValueError("not a file" if path.exists() else "no such file")
         elif path.suffix.lower() == ".gif":
             fps, pictures = _read_gif(path, max_pixels)
         else:
@@ -221,7 +223,7 @@ def _read_gif(path: Path, max_pixels: int) -> tuple[float, Iterator[Array]]:
 
 
 def _read_folder(path: Path, max_pixels: int) -> Iterator[Array]:
-    for file in sorted(path.iterdir(), key=lambda p: p.name):
+    for file in sorted(filter(Path.is_file, path.iterdir()), key=lambda p: p.name):
         try:
             image = Image.open(file)
         except (UnidentifiedImageError, IsADirectoryError):

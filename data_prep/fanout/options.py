@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -35,8 +36,8 @@ def add_options(
         help="processes (%(default)s)",
     )
     add("--timeout_s", type=positive_number, default=timeout_s, help="of a task (%(default)s)")
-    add("--retries", type=int, default=1, help="after a crash or a timeout (%(default)s)")
-    add("--memory_gb", type=float, default=memory_gb, help="of a process, 0 = all (%(default)s)")
+    add("--retries", type=whole, default=1, help="after a crash or a timeout (%(default)s)")
+    add("--memory_gb", type=number, default=memory_gb, help="of a process, 0 = all (%(default)s)")
     add("--accept_rejects", action="store_true", help="exit with 0 though sources were left out")
     parser.epilog = "Options of Apache Beam, such as -- --runner=FlinkRunner, go after a lone '--'."
 
@@ -116,17 +117,31 @@ def report(
     return EXIT_INCOMPLETE if failed or (rejected and not accept) else 0
 
 
+def whole(text: str) -> int:
+    """An argument of 0 or more."""
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
 def positive_integer(text: str) -> int:
     """An argument of 1 or more."""
-    number = int(text)
-    if number < 1:
+    if whole(text) == 0:
         raise ValueError
-    return number
+    return whole(text)
+
+
+def number(text: str) -> float:
+    """A finite argument of 0 or more."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError
+    return value
 
 
 def positive_number(text: str) -> float:
-    """An argument above 0."""
-    number = float(text)
-    if not number > 0:
+    """A finite argument above 0."""
+    if number(text) == 0:
         raise ValueError
-    return number
+    return number(text)

@@ -50,9 +50,9 @@ def film(job: dict[str, Any], folder: Path) -> None:
     """
     o = VideoJob(**job)
     try:
-        frames, _ = read_video(o.pictures)
-        if len(frames) == MAX_FRAMES:
-            raise Rejected(f"{MAX_FRAMES} frames or more")
+        frames, _ = read_video(o.pictures, MAX_FRAMES + 1)
+        if len(frames) > MAX_FRAMES:
+            raise Rejected(f"more than {MAX_FRAMES} frames")
         k = _k(o.focal_px, frames.shape[1:3]) if o.focal_px else None
         options = estimate.Options(
             work_width=o.work_width,

@@ -5,6 +5,7 @@ One task of `track_videos`; it runs in a worker process.
 
 import io
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from data_prep.tracking import lucas_kanade, seeds, tapnet, track_json
 from data_prep.tracking.seeds import Seeds
 from data_prep.tracking.track_json import Tracked
 from data_prep.videos.pictures import decode_ids, pictures_in
+from data_prep.videos.text_file import read_text
 from posetraj_jax.errors import UserError
-from posetraj_jax.video import contact_sheet, draw_polylines, read_video
+from posetraj_jax.video import MAX_FRAMES, contact_sheet, draw_polylines, read_video
 
 Array = np.ndarray
 
@@ -49,7 +51,7 @@ class VideoJob:
     start: int
     stride: int
     num_frames: int
-    """At most."""
+    """At most; 0 = all, of which there may be MAX_FRAMES."""
     num_points: int
     """Where neither masks nor points are given."""
     masks: str = ""
@@ -75,9 +77,12 @@ def track(job: dict[str, Any], folder: Path) -> None:
     """
     o = VideoJob(**{**job, "points": tuple(map(tuple, job["points"]))})
     try:
-        frames, _ = read_video(o.video, o.num_frames, start=o.start, stride=o.stride)
+        most = o.num_frames or MAX_FRAMES + 1
+        frames, _ = read_video(o.video, most, start=o.start, stride=o.stride)
     except UserError as error:
         raise Rejected(f"{error.what}: {error.got}") from error
+    if len(frames) > MAX_FRAMES:
+        raise Rejected(f"more than {MAX_FRAMES} frames: say how many with --num_frames")
     if len(frames) < 2:
         raise Rejected("one frame is no video")
     chosen, tracked = _tracked(o, frames)
@@ -168,7 +173,7 @@ def read_points(path: Path) -> dict[str, list[list[float]]]:
         UserError: not such a file.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
         good = isinstance(content, dict) and all(
             isinstance(points, list) and points and all(_is_point(point) for point in points)
             for points in content.values()
@@ -187,6 +192,5 @@ def read_points(path: Path) -> dict[str, list[list[float]]]:
 
 
 def _is_point(value: Any) -> bool:
-    return (
-        isinstance(value, list) and len(value) == 2 and all(type(n) in (int, float) for n in value)
-    )
+    numbers = isinstance(value, list) and all(type(n) in (int, float) for n in value)
+    return numbers and len(value) == 2 and all(abs(n) < math.inf for n in value)

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
+from data_prep.videos.text_file import read_text
 from posetraj_jax.errors import UserError
 
 NUM_CLASSES = 124
-MOST_BYTES = 1_000_000
 
 
 def read_categories(path: Path) -> dict[str, str]:
@@ -19,11 +19,7 @@ def read_categories(path: Path) -> dict[str, str]:
         UserError: no such file, or no list of objects with an id of 0..123 and a name.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES:,} bytes")
-        found = json.loads(content.decode())
+        found = json.loads(read_text(path))
         if type(found) is not list or not found:
             raise ValueError("no list")
         names = dict(_class(entry) for entry in found)

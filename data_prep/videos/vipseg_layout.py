@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from data_prep.fanout.task import stamp
 from data_prep.videos.pictures import pictures_in
+from data_prep.videos.text_file import read_text
 from posetraj_jax.data.vipseg import CAMERAS, PICTURES, TRACKS, VISIBILITY
 from posetraj_jax.errors import UserError, listed
 
@@ -99,7 +100,7 @@ def held_out(path: Path) -> frozenset[str]:
         if path.is_dir():
             names = [found.stem for found in path.rglob("*.json")]
         else:
-            lines = (line.strip() for line in path.read_text("utf8").splitlines())
+            lines = (line.strip() for line in read_text(path).splitlines())
             names = [line.removesuffix(".json") for line in lines if line]
     except (OSError, ValueError) as error:
         names, got = [], f"{type(error).__name__}: {error}"

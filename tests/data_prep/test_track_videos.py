@@ -1,6 +1,7 @@
 """Videos from files or folders become a folder in VIPSeg's layout, with tracks and cameras."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ from PIL import Image
 
 from data_prep import estimate_cameras, render_vipseg, track_videos
 from data_prep.fanout.options import EXIT_INCOMPLETE
+from data_prep.videos import tracked_video
 from posetraj_jax.data.camera_file import read_camera
 from posetraj_jax.data.sources import open_source
 from posetraj_jax.errors import UserError
@@ -199,3 +201,27 @@ def test_cameras_of_a_rendered_video_are_found(tmp_path, capsys):
 def test_cameras_need_videos(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
         estimate_cameras.main([str(tmp_path)])
+
+
+def test_pipes_are_no_videos_and_no_lists(videos, capsys):
+    """Opening one would wait for ever."""
+    os.mkfifo(videos / "videos/pipe.mp4")
+    os.mkfifo(videos / "points.json")
+    assert run(videos, "--num_points=3") == EXIT_INCOMPLETE
+    assert "pipe: A video cannot be read" in capsys.readouterr().out
+    with pytest.raises(UserError, match="not a file"):
+        tracked_video.read_points(videos / "points.json")
+
+
+def test_names_that_no_clip_can_have_are_named(videos, capsys):
+    run(videos)
+    (videos / "out/imgs/film").rename(videos / "out/imgs/my film")
+    (videos / "out/imgs/pictures").rename(videos / "out/imgs/other film")
+    assert estimate_cameras.main([str(videos / "out"), "--workers=1"]) == EXIT_INCOMPLETE
+    assert "my film: no name for a clip" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--timeout_s=inf", "--memory_gb=nan", "--retries=-1"])
+def test_numbers_without_sense_are_refused(videos, option):
+    with pytest.raises(SystemExit, match="2"):
+        run(videos, option)
