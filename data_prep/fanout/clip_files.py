@@ -1,6 +1,6 @@
 """Finished clips as files, one each, and the dataset that they are packed into.
 
-A file holds the record as the dataset will: packing copies bytes and decides nothing.
+A file holds the record as the dataset will; packing decides nothing.
 """
 
 from collections.abc import Iterable, Iterator

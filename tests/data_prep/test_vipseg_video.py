@@ -215,9 +215,10 @@ def test_sizes(root, tmp_path, storage, size):
 
 
 def test_a_finished_record_is_not_made_again(own_root, tmp_path):
-    make(own_root, tmp_path / "parts")
+    first = make(own_root, tmp_path / "parts")
     shutil.rmtree(own_root)
-    make(own_root, tmp_path / "parts")
+    again = make(own_root, tmp_path / "parts")
+    assert again.frames_jpeg == first.frames_jpeg
 
 
 def test_a_video_of_4k_takes_little_memory(tmp_path):

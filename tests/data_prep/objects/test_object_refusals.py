@@ -92,7 +92,8 @@ def test_content_of_another_kind(tmp_path, name, content, reason):
 @pytest.mark.parametrize("suffix", ["fbx", "usd", "usda", "usdc", "usdz"])
 def test_what_only_blender_reads(tmp_path, suffix):
     start = {"fbx": b"Kaydara FBX Binary  \0", "usda": b"#usda 1.0", "usdz": b"PK\x03\x04"}
-    refusal(tmp_path, f"a.{suffix}", start.get(suffix, b"PXR-USDC"), NeedsConversion)
+    content = start.get(suffix, b"PXR-USDC")
+    assert "Blender" in refusal(tmp_path, f"a.{suffix}", content, NeedsConversion)
 
 
 def test_compressed_gltf(tmp_path):
