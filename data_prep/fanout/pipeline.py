@@ -146,8 +146,15 @@ def alone(parts: Path) -> Iterator[None]:
     parts.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(parts / LOCK, os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, parts)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, parts: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(
             f"The parts in {parts} cannot be worked on",
@@ -155,8 +162,6 @@ def alone(parts: Path) -> Iterator[None]:
             got="another one",
             fix="wait for that run, or give another folder with --parts",
         ) from error
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

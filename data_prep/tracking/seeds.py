@@ -150,8 +150,8 @@ def _own_motion(tracked: Tracked) -> Float[Array, "p"]:
     columns = np.concatenate([start - start.mean(axis=0), np.ones((len(start), 1))], axis=1)
     prior = np.diag([1.0, 1.0, 1e-9])
     farthest = np.zeros(len(start))
-    for now, seen in zip(tracked.points_px[1:], tracked.visible[1:], strict=True):
-        moved = now - start
+    for there, seen in zip(tracked.points_px[1:], tracked.visible[1:], strict=True):
+        moved = there - start
         apart = np.linalg.norm(moved - np.median(moved, axis=0), axis=1)
         for _ in range(20):
             weights = (1 / (1 + (apart / MOVES_PX) ** 2))[:, None]
