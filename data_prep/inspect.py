@@ -31,6 +31,17 @@ MOST_LINES = 8
 """Of one clip."""
 MOST_CLIPS = 50
 
+SHEET, SHEETS, VALIDATE = "counts and one sheet", "--sheets", "--validate"
+BELONGS_TO = {
+    "out": (SHEET,),
+    "num_clips": (SHEET,),
+    "clips": (SHEET, SHEETS),
+    "plain": (SHEETS,),
+    "most": (VALIDATE,),
+    "threads": (VALIDATE,),
+}
+"""What each option has an effect on; anywhere else it is refused."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Looks at a dataset as asked.
@@ -43,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = _chosen(dataset, options.clips)
     print(f"{dataset.name}: {dataset.kind} in {dataset.path}", flush=True)
     if options.validate:
-        _validate(dataset, options.threads, options.most)
+        _validate(dataset, options.threads or os.cpu_count() or 1, options.most or MOST_CLIPS)
     elif options.sheets:
         _draw_sheets(dataset, chosen, options.sheets, options.plain)
     else:
@@ -60,19 +71,34 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("dataset", type=Path, help="clip records, PoseTraj-10K's folders, or VIPSeg's")
     add("--out", type=Path, help="the sheet, a .png (default: NAME-sheet.png in this folder)")
-    add("--clips", nargs="+", metavar="ID", help="clips to draw (default: evenly chosen)")
-    add("--num_clips", type=positive_integer, default=NUM_CLIPS, help="on the sheet (%(default)s)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--clips", nargs="+", metavar="ID", help="clips to draw")
+    which.add_argument(
+        "--num_clips", type=positive_integer, help=f"on the sheet, evenly chosen ({NUM_CLIPS})"
+    )
     instead = parser.add_argument_group("instead of counts and one sheet")
     how = instead.add_mutually_exclusive_group()
     how.add_argument("--validate", action="store_true", help="read and check every clip")
     how.add_argument("--sheets", type=Path, help="folder for one PNG per clip, all its frames")
     add("--plain", action="store_true", help="with --sheets: draw no annotations")
-    add("--most", type=positive_integer, default=MOST_CLIPS, help="bad clips shown (%(default)s)")
-    add("--threads", type=positive_integer, default=os.cpu_count(), help="of --validate")
+    add("--most", type=positive_integer, help=f"with --validate: bad clips shown ({MOST_CLIPS})")
+    add("--threads", type=positive_integer, help="with --validate (default: one per core)")
     options = parser.parse_args(arguments)
+    if wrong := _without_effect(options):
+        parser.error(wrong)
     if options.out and options.out.suffix.lower() != ".png":
         parser.error(f"--out {options.out}: the sheet is a .png")
     return options
+
+
+def _without_effect(options: argparse.Namespace) -> str:
+    """What is wrong with options that do not go together; empty if nothing is."""
+    asked = VALIDATE if options.validate else SHEETS if options.sheets else SHEET
+    return "; ".join(
+        f"--{name} goes with {' or '.join(modes)}, not with {asked}"
+        for name, modes in BELONGS_TO.items()
+        if getattr(options, name) and asked not in modes
+    )
 
 
 def _chosen(dataset: Dataset, clips: Sequence[str] | None) -> list[int]:
@@ -99,7 +125,7 @@ def _count(dataset: Dataset) -> None:
 def _draw_overview(dataset: Dataset, options: argparse.Namespace) -> None:
     numbers = _chosen(dataset, options.clips)
     if not options.clips:
-        places = np.linspace(0, len(numbers) - 1, min(options.num_clips, len(numbers)))
+        places = np.linspace(0, len(numbers) - 1, min(options.num_clips or NUM_CLIPS, len(numbers)))
         numbers = [numbers[place] for place in np.rint(places).astype(int)]
     cell, blocks = overview.cell_for(len(numbers)), []
     for number in numbers:

@@ -248,18 +248,49 @@ def test_angles_are_exact_when_small_and_when_large():
 
 
 @pytest.mark.parametrize("what", ["--num_clips=1", "--validate"])
-def test_memory_does_not_grow_with_the_dataset(tmp_path, what):
+def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch, what):
     """300 records of 60 kB each: 18 MB in all."""
     pad = {"padding": "x" * 40_000}
     clips = (sound_clip(number, provenance=pad) for number in range(300))
     write_dataset(clips, tmp_path / "data", clips_per_shard=50)
-    arguments = [what, "--threads=1", f"--out={tmp_path / 'sheet.png'}"]
+    monkeypatch.chdir(tmp_path)  # where the sheet goes
+    arguments = [what, *(["--threads=1"] if what == "--validate" else [])]
     inspect.main([str(VIDEOS), *arguments])  # what is loaded once
     tracemalloc.start()
     inspect.main([str(tmp_path / "data"), *arguments])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8e6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--validate --out=a.png", "--out goes with counts and one sheet, not with --validate"),
+        ("--validate --plain", "--plain goes with --sheets, not with --validate"),
+        ("--validate --clips a", "--clips goes with counts and one sheet or --sheets, not"),
+        ("--validate --num_clips=6", "--num_clips goes with counts and one sheet, not"),
+        ("--plain", "--plain goes with --sheets, not with counts and one sheet"),
+        ("--sheets=s --out=a.png", "--out goes with counts and one sheet, not with --sheets"),
+        ("--sheets=s --num_clips=6", "--num_clips goes with counts and one sheet, not"),
+        ("--most=50", "--most goes with --validate, not with counts and one sheet"),
+        ("--sheets=s --threads=1", "--threads goes with --validate, not with --sheets"),
+        ("--clips a --num_clips=6", "not allowed with argument --clips"),
+        ("--validate --sheets=s", "not allowed with argument --validate"),
+        ("--plain --most=1", "--plain goes with --sheets, not with counts and one sheet; --most"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, capsys, arguments, message):
+    """Before anything is read, and also where the value is the default one."""
+    with pytest.raises(SystemExit) as caught:
+        inspect.main([str(tmp_path / "nowhere"), *arguments.split()])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_option_is_said_to_belong_somewhere():
+    parser_names = vars(inspect._parse(["data"])).keys() - {"dataset", "validate", "sheets"}
+    assert parser_names == inspect.BELONGS_TO.keys()
 
 
 def test_exit_codes(tmp_path):
