@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from jaxtyping import Float
 
 from data_prep.cameras import bundle, twin
 from data_prep.cameras.plane import flattened
+from data_prep.cameras.pose import PoseSearch, with_pose
 from data_prep.cameras.structure import Structure, agreeing, cost, residuals_px, triangulated
 from data_prep.cameras.two_view import Motion, motions
 
 Array = np.ndarray
 
-FEWEST_POINTS = 8
-"""That a camera is found from. Three would do, if none were wrong."""
-POSE_ERROR_PX, POSE_TRIALS = 3.0, 300
+SEARCH = PoseSearch(fewest=8, error_px=3.0, trials=300)
 REFINED = 3
 """Rounds of triangulation and bundle adjustment at the end."""
 GROWTH = 1.5
@@ -68,7 +66,7 @@ def _with_twin(
         return scene
     for frame in np.flatnonzero(~other.posed):
         known = np.isfinite(tracks_px[frame, :, 0]) & np.isfinite(other.points[:, 0])
-        posed = _posed(other, tracks_px, int(frame), known)
+        posed = with_pose(other, tracks_px, int(frame), known, SEARCH)
         if posed is None:
             return scene
         other = posed
@@ -148,7 +146,7 @@ def grown(scene: Structure, tracks_px: Float[Array, "f p 2"]) -> Structure:
         known = seen & np.isfinite(scene.points[:, 0])
         counts = np.where(scene.posed | failed, -1, known.sum(axis=1))
         frame = int(counts.argmax())
-        posed = _posed(scene, tracks_px, frame, known[frame])
+        posed = with_pose(scene, tracks_px, frame, known[frame], SEARCH)
         if posed is None:
             failed[frame] = True
             continue
@@ -156,35 +154,6 @@ def grown(scene: Structure, tracks_px: Float[Array, "f p 2"]) -> Structure:
         if scene.posed.sum() >= GROWTH * adjusted_at:
             scene, adjusted_at = _adjusted(scene, tracks_px), scene.posed.sum()
     return _adjusted(scene, tracks_px)
-
-
-def _posed(scene: Structure, tracks_px: Array, frame: int, known: Array) -> Structure | None:
-    """The structure with one more camera, from the points it sees; None if they disagree."""
-    if known.sum() < FEWEST_POINTS:
-        return None
-    points, pixels = scene.points[known], tracks_px[frame, known]
-    found, _, _, inliers = cv2.solvePnPRansac(
-        points,
-        pixels,
-        scene.k,
-        None,
-        iterationsCount=POSE_TRIALS,
-        reprojectionError=POSE_ERROR_PX,
-        confidence=0.9999,
-        flags=cv2.SOLVEPNP_AP3P,
-    )
-    if not found or inliers is None or len(inliers) < FEWEST_POINTS:
-        return None
-    # What it makes of the inliers (EPnP) may be mirrored where they are flat; SQPnP is global.
-    which = inliers[:, 0]
-    found, turn, shift = cv2.solvePnP(
-        points[which], pixels[which], scene.k, None, flags=cv2.SOLVEPNP_SQPNP
-    )
-    if not (found and np.isfinite(turn).all() and np.isfinite(shift).all()):
-        return None
-    rotations, translations, posed = (array.copy() for array in scene[1:4])
-    rotations[frame], translations[frame], posed[frame] = cv2.Rodrigues(turn)[0], shift[:, 0], True
-    return scene._replace(rotations=rotations, translations=translations, posed=posed)
 
 
 def _adjusted(

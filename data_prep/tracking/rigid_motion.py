@@ -1,10 +1,10 @@
 """How a rigid object turned and moved: its shape and poses, from features that were matched."""
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from data_prep.cameras import bundle
+from data_prep.cameras.pose import PoseSearch, with_pose
 from data_prep.cameras.structure import (
     AGREE_PX,
     Structure,
@@ -16,9 +16,7 @@ from data_prep.tracking import affine_start
 
 Array = np.ndarray
 
-FEWEST_POSED = 8
-"""Features that a pose is found from."""
-POSE_ERROR_PX, POSE_TRIALS = 2.5, 400
+SEARCH = PoseSearch(fewest=8, error_px=2.5, trials=400)
 START_GAIN, ROUGH_GAIN, FINE_GAIN = 1e-4, 0.02, 1e-3
 """Where adjusting stops while the model grows, and at its end."""
 TRIED_TRIPLES = 2
@@ -51,22 +49,6 @@ def reconstructed(tracks_px: Float[Array, "f p 2"], k: Float[Array, "3 3"]) -> S
     if best is None or not best.posed.all() or _share(best, few) < LEAST_SHARE:
         return None
     return placed(best, tracks_px)
-
-
-def _chosen(seen: Bool[Array, "f p"]) -> Int[Array, "q"]:
-    """Tracks that every frame shares enough of with the next, the longest first."""
-    length = seen.sum(axis=0)
-    chosen = np.zeros(seen.shape[1], bool)
-    for pair in seen[:-1] & seen[1:]:
-        members = np.flatnonzero(pair)
-        chosen[members[np.argsort(-length[members], kind="stable")[:PER_PAIR]]] = True
-    return np.flatnonzero(chosen)
-
-
-def _share(scene: Structure, tracks_px: Array) -> float:
-    seen = np.isfinite(tracks_px[..., 0]) & scene.posed[:, None]
-    seen &= seen.sum(axis=0) >= 2
-    return float(agreeing(scene, tracks_px).sum() / max(1, seen.sum()))
 
 
 def _chosen(seen: Bool[Array, "f p"]) -> Int[Array, "q"]:
@@ -124,7 +106,10 @@ def _grown(scene: Structure, tracks_px: Array, most: int, gain: float = ROUGH_GA
         frame = int(counts.argmax())
         if counts[frame] < 0:
             break
-        guesses = [_posed(scene, tracks_px, frame, known[frame]), _continued(scene, frame)]
+        guesses = [
+            with_pose(scene, tracks_px, frame, known[frame], SEARCH),
+            _continued(scene, frame),
+        ]
         if guesses[0] is not None and known[frame].sum() > 40:
             guesses = guesses[:1]
         grown = [
@@ -167,34 +152,6 @@ def _continued(scene: Structure, frame: int) -> Structure | None:
         posed[frame] = True
         return scene._replace(rotations=rotations, translations=translations, posed=posed)
     return None
-
-
-def _posed(scene: Structure, tracks_px: Array, frame: int, known: Array) -> Structure | None:
-    """The model with one more pose, from the points seen there; None if they disagree."""
-    if known.sum() < FEWEST_POSED:
-        return None
-    points, pixels = scene.points[known], tracks_px[frame, known]
-    found, turn, shift, inliers = cv2.solvePnPRansac(
-        points,
-        pixels,
-        scene.k,
-        None,
-        iterationsCount=POSE_TRIALS,
-        reprojectionError=POSE_ERROR_PX,
-        confidence=0.9999,
-        flags=cv2.SOLVEPNP_AP3P,
-    )
-    if not found or inliers is None or len(inliers) < FEWEST_POSED:
-        return None
-    which = inliers[:, 0]
-    found, turn, shift = cv2.solvePnP(
-        points[which], pixels[which], scene.k, None, flags=cv2.SOLVEPNP_SQPNP
-    )
-    if not (found and np.isfinite(turn).all() and np.isfinite(shift).all()):
-        return None
-    rotations, translations, posed = (array.copy() for array in scene[1:4])
-    rotations[frame], translations[frame], posed[frame] = cv2.Rodrigues(turn)[0], shift[:, 0], True
-    return scene._replace(rotations=rotations, translations=translations, posed=posed)
 
 
 def _adjusted(
