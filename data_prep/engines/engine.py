@@ -5,17 +5,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.engines import annotations, cycles, fast, render_env, verify
+from data_prep.engines import annotations, cycles, fast, picture_files, render_env, verify
 from data_prep.engines.rendered_clip import Packing, make_clip
 from data_prep.objects.model import Model, sides
 from data_prep.objects.toy_models import TOYS, toy_model
 from data_prep.scenes.scene import Scene
 from data_prep.scenes.toys import BUILTIN_ASSETS
 from posetraj_jax.data.clip import Clip
+from posetraj_jax.data.transforms import MAX_PIXELS
 from posetraj_jax.errors import UserError, listed
 
 CYCLES, FAST = ENGINES = ("cycles", "fast")
 
+PICTURES = {
+    CYCLES: "pictures that Blender reads: .png, .jpg, .hdr, .exr",
+    FAST: f"PNG or JPEG, for skies also .hdr (Radiance), of at most {MAX_PIXELS:,} pixels",
+}
 Sides = tuple[float, float, float]
 
 
@@ -41,6 +46,31 @@ class Engine:
         if self.name == FAST:
             return {asset: sides(toy_model(asset)) for asset in assets}
         return render_env.measure(Path(self.python), assets)
+
+    def require_pictures(self, floors: Sequence[Path], skies: Sequence[Path]) -> None:
+        """Refuses pictures that this engine cannot read, from their headers: no pixel is decoded.
+
+        Raises:
+            UserError: naming all of them, each with what is wrong.
+        """
+        wrong = [
+            f"{path}: {problem}"
+            for paths, sky in ((floors, False), (skies, True))
+            for path in paths
+            if (problem := self._problem_of_picture(path, sky))
+        ]
+        if wrong:
+            raise UserError(
+                f"The engine {self.name} cannot read {len(wrong)} of the pictures",
+                expected=PICTURES[self.name],
+                got=listed(wrong),
+                fix="give other pictures, or convert them",
+            )
+
+    def _problem_of_picture(self, path: Path, sky: bool) -> str:
+        if self.name == CYCLES:
+            return picture_files.problem_for_cycles(path)
+        return picture_files.problem_for_fast(path, sky=sky)
 
     def render(
         self,

@@ -1,5 +1,6 @@
 """A panorama as the sky of the fast engine: seen behind the floor, and as light from all sides."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ Array = np.ndarray
 
 RADIANCE_SUFFIX = ".hdr"
 HEADER_BYTES = 4096
+SIZE = re.compile(rb"\n-Y +([0-9]{1,9}) +\+X +([0-9]{1,9})\r?\n")
+"""OpenCV reads rows from top to bottom only."""
 
 
 class SkyPicture:
@@ -33,17 +36,16 @@ class SkyPicture:
         """
         if path.suffix.lower() != RADIANCE_SUFFIX:
             return cls(linear(decode_rgb(path.read_bytes(), str(path)).astype(np.float32) / 255))
-        with path.open("rb") as file:
-            header = file.read(HEADER_BYTES)
+        wrong = header_problem(path)
         picture = None
-        if _pixels_of(header) <= MAX_PIXELS:
+        if not wrong:
             picture = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
         if picture is None:
             raise UserError(
                 f"A panorama cannot be read: {path}",
-                expected=f"a Radiance picture (.hdr) of at most {MAX_PIXELS} pixels",
-                got=f"a file that starts with {header[:11]!r} and says {_pixels_of(header)} pixels",
-                fix="give another one; .exr is read by the engine cycles only",
+                expected=f"a whole Radiance picture (.hdr) of at most {MAX_PIXELS:,} pixels",
+                got=wrong or "damage behind its header",
+                fix="give another one, or copy it again",
             )
         return cls(np.ascontiguousarray(picture[..., ::-1], np.float32))
 
@@ -65,11 +67,20 @@ class SkyPicture:
         return replace(light, sky_zenith=zenith_mean, sky_horizon=horizon_mean, sky_strength=1.0)
 
 
-def _pixels_of(header: bytes) -> int:
-    """How many pixels a Radiance header claims; more than any where it claims none."""
-    for line in header.split(b"\n"):
-        words = line.split()
-        if len(words) == 4 and words[0][1:] == b"Y" and words[2][1:] == b"X":
-            sizes = [int(word) for word in words[1::2] if word.isdigit()]
-            return sizes[0] * sizes[1] if len(sizes) == 2 else MAX_PIXELS + 1
-    return MAX_PIXELS + 1
+def header_problem(path: Path) -> str:
+    """What is wrong with the first lines of a .hdr; empty if nothing is.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+    if not header.startswith(b"#?"):
+        return f"no Radiance picture: it starts with {header[:8]!r}"
+    size = SIZE.search(header)
+    if size is None:
+        return "a Radiance picture that does not give its size as `-Y rows +X columns`"
+    height, width = (int(number) for number in size.groups())
+    if not 0 < height * width <= MAX_PIXELS:
+        return f"{width}x{height}, not between 1 and {MAX_PIXELS:,} pixels"
+    return ""
