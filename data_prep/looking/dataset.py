@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from posetraj_jax.data.clip import Clip
-from posetraj_jax.data.records import ClipRecords, find_datasets, open_dataset
+from posetraj_jax.data.records import ClipRecords, find_datasets
 from posetraj_jax.data.sources import (
     LazyClip,
     OfficialClip,
@@ -98,7 +98,12 @@ def open_to_look(path: Path, *, accept_damage: bool = False) -> Dataset:
         UserError: no dataset, or several, which are listed; or damage, unless it is accepted.
     """
     if not path.is_dir():
-        open_dataset(path)  # says what is wrong
+        raise UserError(
+            f"There is no dataset in {path}",
+            expected="a folder: clip records, VIPSeg's, or official clips",
+            got="a file, not a folder" if path.exists() else "no such folder",
+            fix="give the folder that has the dataset",
+        )
     folders = find_datasets(path)
     if len(folders) == 1:
         records = ClipRecords(folders[0], accept_damage=accept_damage)

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -58,6 +57,7 @@ def find_objects(source: Path) -> list[ObjectEntry]:
         found = [(None, path, path.relative_to(source).as_posix()) for path in _files(source)]
         wanted = f"files that end in {' '.join(SUPPORTED)}"
     else:
+        _require_list(source)
         found = _listed(source)
         wanted = "lines `uid path` or `path`, or a JSON object {uid: path}"
     if not found:
@@ -87,11 +87,28 @@ def _files(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
 
 
+def _require_list(source: Path) -> None:
+    """Refuses what is no list by its looks; an object's text would pass for one."""
+    suffix = source.suffix.lower()
+    got = "a pipe or a device"
+    if not source.exists():
+        got = "a link to nothing" if source.is_symlink() else "no such file or folder"
+    elif source.is_file():
+        if suffix not in (*SUPPORTED, *REFUSED):
+            return
+        got = f"a single {suffix} file"
+        got += "" if suffix in SUPPORTED else ", of a kind that is not read either"
+    raise UserError(
+        f"No objects are found: {source}",
+        expected=f"a folder with files that end in {' '.join(SUPPORTED)}, or a list of such files",
+        got=got,
+        fix="give the folder that has the objects, or a list with their paths",
+    )
+
+
 def _listed(source: Path) -> list[tuple[str | None, Path, str]]:
     """Given uid, path and name of each object of a list."""
     try:
-        if not stat.S_ISREG(source.stat().st_mode):  # a pipe or a device may never end
-            raise ValueError("not a file")
         with source.open("rb") as file:
             content = file.read(MOST_LIST_BYTES + 1)
         if len(content) > MOST_LIST_BYTES:

@@ -26,6 +26,8 @@ from data_prep.objects.rejections import MOST_TRIANGLES, NeedsConversion
 Array = np.ndarray
 
 MAGIC, JSON_CHUNK, BINARY_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
+LIKELY_VERSION = 9
+"""Beyond, what stands in the place of the version is no version."""
 MOST_MARKS = 4_000_000
 """Brackets and commas of the JSON: each can take a hundred bytes of memory once it is parsed."""
 MOST_VALUES = 3 * MOST_TRIANGLES
@@ -63,7 +65,10 @@ class Gltf:
         self._check_extensions()
 
     def _check_version(self) -> None:
-        version = str(self.tree.get("asset", {}).get("version", "missing"))
+        asset = self.tree.get("asset")
+        if not isinstance(asset, dict) or "version" not in asset:
+            raise Rejected("broken: no glTF, or one that does not say its version (asset.version)")
+        version = str(asset["version"])
         if not version.startswith("2."):
             raise Rejected(f"glTF of version {version[:20]}, only 2 can be read")
 
@@ -96,7 +101,8 @@ class Gltf:
     def entry(self, kind: str, number: Any) -> dict[str, Any]:
         """An entry by its number."""
         if type(number) is not int or not 0 <= number < self.count(kind):
-            raise Rejected(f"broken: {kind} has {self.count(kind)} entries, not {number!r:.40}")
+            count = self.count(kind)
+            raise Rejected(f"broken: it refers to {kind} {number!r:.40}, and has {count} (from 0)")
         entry = self.tree[kind][number]
         if not isinstance(entry, dict):
             raise Rejected(f"broken: {kind} {number} is no object")
@@ -130,6 +136,8 @@ class Gltf:
     def _buffer(self, number: Any) -> memoryview:
         buffer = self.entry("buffers", number)
         if number not in self._buffers:
+            if "uri" not in buffer and not self._inner:
+                raise Rejected(f"broken: buffer {number} has neither a uri nor a binary chunk")
             self._buffers[number] = (
                 memoryview(self.linked(buffer["uri"])) if "uri" in buffer else self._inner
             )
@@ -206,6 +214,11 @@ def _chunks(data: bytes) -> tuple[memoryview, memoryview]:
     if len(data) < 20:
         raise Rejected(f"broken: {len(data)} bytes, too short for a GLB")
     version, length = struct.unpack("<II", data[4:12])
+    if not 1 <= version <= LIKELY_VERSION:
+        raise Rejected(
+            "broken: no GLB that can be read, truncated or of another format: "
+            f"{data[4:8]!r} stands where the version should be"
+        )
     if version != 2:
         raise Rejected(f"glTF of version {version}, only 2 can be read")
     if length > len(data):

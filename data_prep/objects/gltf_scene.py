@@ -140,7 +140,12 @@ def _rotation(quaternion: Float64[Array, "4"]) -> Float64[Array, "3 3"]:
 
 def _primitives(gltf: Gltf, mesh: Any) -> list[dict[str, Any]]:
     """The primitives of a mesh that have triangles; points and lines are no surface."""
-    primitives = gltf.entry("meshes", mesh)["primitives"]
+    primitives = gltf.entry("meshes", mesh).get("primitives")
+    if not isinstance(primitives, list):
+        raise Rejected(f"broken: mesh {mesh} has no list of primitives")
+    for number, primitive in enumerate(primitives):
+        if "POSITION" not in primitive.get("attributes", {}):
+            raise Rejected(f"broken: primitive {number} of mesh {mesh} has no POSITION")
     return [p for p in primitives if p.get("mode", TRIANGLES) in (TRIANGLES, STRIP, FAN)]
 
 
@@ -207,7 +212,9 @@ def _corners(gltf: Gltf, primitive: dict[str, Any], num_vertices: int) -> Int64[
     else:
         corners = np.arange(num_vertices)
     if len(corners) and corners.max() >= num_vertices:
-        raise Rejected(f"broken: vertex {corners.max():,} of {num_vertices:,}")
+        raise Rejected(
+            f"broken: a triangle uses vertex {corners.max():,} of {num_vertices:,} (from 0)"
+        )
     mode = primitive.get("mode", TRIANGLES)
     if mode == TRIANGLES:
         return corners[: len(corners) // 3 * 3].reshape(-1, 3)

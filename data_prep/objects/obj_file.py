@@ -46,7 +46,10 @@ def read_obj(path: Path, data: bytes) -> list[Part]:
             raise Rejected(f"line {number + 1} has {len(line):,} bytes")
         try:
             lines.take(line.split())
-        except (ValueError, IndexError, OverflowError) as error:
+        except IndexError as error:
+            said = as_text(line.strip())[:60]
+            raise Rejected(f"broken: line {number + 1}, too few numbers: {said!r}") from error
+        except (ValueError, OverflowError) as error:
             raise Rejected(f"broken: line {number + 1}: {str(error)[:100]}") from error
     if not lines.sizes:
         check_triangles(0)
@@ -106,7 +109,7 @@ class _Lines:
                 # 1 is the first; -1 the latest so far; 0 stands for none.
                 number = number - 1 if number >= 0 else counts[kind] + number
                 if number < (0 if kind == 0 else -1):
-                    raise ValueError(f"no such corner: {word[:40]!r}")
+                    raise ValueError(f"no such corner: {as_text(word[:40])!r}")
                 self.corners[kind].append(number)
         self.sizes.append(len(words))
         self.material_of.append(self._material)

@@ -117,6 +117,6 @@ def check_content(suffix: str, data: bytes) -> None:
     if marks:
         raise Rejected(f"named {suffix}, but it starts with {data[:12]!r}")
     if suffix == ".gltf" and not start.startswith(b"{"):
-        raise Rejected(f"named .gltf, but it is no JSON: it starts with {data[:12]!r}")
+        raise Rejected(f"named .gltf, but it is no JSON object: it starts with {data[:12]!r}")
     if suffix == ".obj" and b"\0" in data[:4096]:
         raise Rejected("named .obj, but it is no text (perhaps a compiler's object file)")

@@ -76,7 +76,8 @@ def read_ply(path: Path, data: bytes) -> list[Part]:
 def _split(data: bytes) -> tuple[str, memoryview]:
     end = re.search(rb"\nend_header[ \t]*\r?\n", data[:MOST_HEADER_BYTES])
     if not end:
-        raise Rejected(f"broken: no end of the header within {MOST_HEADER_BYTES:,} bytes")
+        looked = min(len(data), MOST_HEADER_BYTES)
+        raise Rejected(f"broken: no line end_header, the header's end, in {looked:,} bytes")
     return data[: end.start()].decode("latin-1"), memoryview(data)[end.end() :]
 
 
@@ -229,7 +230,8 @@ def _part(path: Path, vertex: _Table, face: _Table, texture: str | None) -> Part
     corner_keep = np.repeat(keep, sizes)
     numbers = numbers[corner_keep].astype(np.int64)
     if numbers.min() < 0 or numbers.max() >= len(places):
-        raise Rejected(f"broken: vertex {numbers.max():,} of {len(places):,}")
+        wrong = numbers.min() if numbers.min() < 0 else numbers.max()
+        raise Rejected(f"broken: a face uses vertex {wrong:,} of {len(places):,} (from 0)")
     triangles, _ = triangulated(sizes[keep], places[numbers])
     corners = numbers[triangles]
     normals = _stacked(columns, ("nx", "ny", "nz"))

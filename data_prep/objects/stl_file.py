@@ -35,11 +35,20 @@ def read_stl(path: Path, data: bytes) -> list[Part]:
     elif data[:512].lstrip()[:5].lower() == b"solid" and b"\0" not in data[:512]:
         corners = _from_text(data)
     else:
-        raise Rejected(
-            f"broken: {number:,} triangles take {HEADER + number * TRIANGLE.itemsize:,} bytes, the "
-            f"file has {len(data):,}"
-        )
+        raise Rejected(_neither(data))
     return [Part(corners.reshape(-1, 3), np.arange(3 * len(corners)).reshape(-1, 3), PLAIN)]
+
+
+def _neither(data: bytes) -> str:
+    if len(data) < HEADER:
+        return (
+            f"broken: {len(data)} bytes, neither STL as text nor a binary one's {HEADER} at least"
+        )
+    number = _num_triangles(data)
+    return (
+        f"broken: cut off or no STL: as binary it would have {number:,} triangles in "
+        f"{HEADER + number * TRIANGLE.itemsize:,} bytes, the file has {len(data):,}"
+    )
 
 
 def is_binary(data: bytes) -> bool:
@@ -55,9 +64,9 @@ def _from_text(data: bytes) -> Float64[Array, "t 3 3"]:
     if len(data) > MOST_TEXT_BYTES:
         raise Rejected(f"{len(data):,} bytes of text, more than {MOST_TEXT_BYTES:,}")
     number = len(re.findall(rb"\bvertex\b", data, re.IGNORECASE))
-    check_triangles(number // 3)
     if not re.search(rb"endsolid", data[-4096:], re.IGNORECASE):
         raise Rejected(f"cut off: no endsolid after {number:,} corners")
+    check_triangles(number // 3)
     try:
         values = [float(word) for match in VERTEX.finditer(data) for word in match.groups()]
     except ValueError as error:

@@ -164,6 +164,9 @@ def test_several_datasets_are_listed(tmp_path, capsys):
         assert part in caught.value.got
     with pytest.raises(UserError, match="no such folder"):
         inspect.main([str(tmp_path / "nowhere")])
+    (tmp_path / "clips.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match="a file, not a folder"):
+        inspect.main([str(tmp_path / "clips.zip")])
     (tmp_path / "videos/imgs").mkdir(parents=True)
     (tmp_path / "videos/output_cotracker_all").mkdir()
     for more in ([], ["--validate"]):

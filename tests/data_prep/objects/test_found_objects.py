@@ -1,6 +1,7 @@
 """Which files of a folder or a list are objects, and what each is called."""
 
 import json
+import os
 
 import pytest
 
@@ -83,7 +84,32 @@ def test_bad_lists(tmp_path, content, reason):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="no such file or folder"):
         find_objects(tmp_path / "gone")
     with pytest.raises(UserError, match="No objects are found"):
         find_objects(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "got"),
+    [
+        ("a.obj", "a single .obj file"),
+        ("a.GLB", "a single .glb file"),
+        ("a.blend", "a single .blend file, of a kind that is not read either"),
+        ("pipe", "a pipe or a device"),
+        ("link", "a link to nothing"),
+    ],
+)
+def test_what_is_neither_a_folder_nor_a_list(tmp_path, name, got):
+    """The text of an .obj would pass for a list of paths."""
+    path = tmp_path / name
+    if name == "pipe":
+        os.mkfifo(path)
+    elif name == "link":
+        path.symlink_to("nowhere")
+    else:
+        path.write_text("v 0 0 0\n")
+    with pytest.raises(UserError, match="No objects are found") as caught:
+        find_objects(path)
+    assert caught.value.got == got
+    assert "give the folder" in caught.value.fix
