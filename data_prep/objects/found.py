@@ -59,10 +59,15 @@ def find_objects(source: Path) -> list[ObjectEntry]:
     else:
         _require_list(source)
         found = _listed(source)
-        wanted = "lines `uid path` or `path`, or a JSON object {uid: path}"
-    if not found:
+        wanted = "lines `uid path` or `path`, or a JSON object {uid: path}, with paths that end in "
+        wanted += " ".join(SUPPORTED)
+    # Any text can be read as a list of paths.
+    if not any(path.suffix.lower() in (*SUPPORTED, *REFUSED) for _, path, _ in found):
         raise UserError(
-            f"No objects are found: {source}", expected=wanted, got="none", fix="give another place"
+            f"No objects are found: {source}",
+            expected=wanted,
+            got=f"{len(found)} others, first {found[0][2]!r:.80}" if found else "none",
+            fix="give another place",
         )
     return _with_uids(found)
 

@@ -74,6 +74,7 @@ def test_what_objaverse_returns(tmp_path):
         (b'{"a": 1}', "1 of 1 values are no path"),
         (b"glTF\0\0", "it is no text"),
         (b"# nothing\n", "none"),
+        (b"To do\n\nbuy more lamps\n", "2 others, first 'do'"),
     ],
 )
 def test_bad_lists(tmp_path, content, reason):
