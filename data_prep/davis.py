@@ -17,7 +17,7 @@ from data_prep.fanout.task import Task, stamp
 from data_prep.videos import davis_sequence
 from data_prep.videos import options as video_options
 from data_prep.videos.davis_sequence import MASKS, PICTURES, SETS, SequenceJob
-from data_prep.videos.preparation import may_name_a_clip, prepare
+from data_prep.videos.preparation import Videos, may_name_a_clip, prepare
 from data_prep.videos.text_file import read_text
 from posetraj_jax import errors
 from posetraj_jax.errors import UserError, listed
@@ -89,10 +89,8 @@ def sequences_of(root: Path, split: str) -> list[str]:
     return names
 
 
-def plan(options: argparse.Namespace) -> tuple[dict[str, list[Task]], dict[str, str]]:
-    """The tasks of each dataset, and the sequences that are listed and not there."""
-    datasets: dict[str, list[Task]] = {}
-    missing: dict[str, str] = {}
+def plan(options: argparse.Namespace) -> dict[str, Videos]:
+    """The sequences of each dataset."""
     splits = SPLITS if options.split == ALL else (options.split,)
     listed_in = {split: sequences_of(options.root, split) for split in splits}
     if twice := set(listed_in.get(TRAIN, ())) & set(listed_in.get(VAL, ())):
@@ -102,21 +100,22 @@ def plan(options: argparse.Namespace) -> tuple[dict[str, list[Task]], dict[str, 
             got=f"{', '.join(sorted(twice)[:3])} in both",
             fix="unpack them from the archive of DAVIS 2017 again",
         )
+    pictures = options.root / PICTURES / options.resolution
+    datasets = {}
     for split, sequences in listed_in.items():
-        for sequence in sequences:
-            if (options.root / PICTURES / options.resolution / sequence).is_dir():
-                task = _task(sequence, split, options)
-                datasets.setdefault(f"davis_{split}", []).append(task)
-            else:
-                missing[sequence] = f"in {split}.txt but no folder in {PICTURES}"
-    if not datasets:
-        raise UserError(
-            f"No sequence of DAVIS is in {options.root}",
-            expected=f"a folder for each in {PICTURES}/{options.resolution}",
-            got=listed([f"{name}: {why}" for name, why in missing.items()]),
-            fix="unpack the archive of DAVIS 2017 again, or choose another --resolution",
-        )
-    return datasets, missing
+        here = [sequence for sequence in sequences if (pictures / sequence).is_dir()]
+        if not here:
+            raise UserError(
+                f"No sequence of DAVIS {split} is in {options.root}",
+                expected=f"a folder in {pictures} for each name in {split}.txt",
+                got=f"none for {len(sequences)} names",
+                fix="unpack the archive again, or choose another --resolution or --split",
+            )
+        why = f"in {split}.txt but no folder in {PICTURES}/{options.resolution}"
+        absent = {sequence: why for sequence in sequences if sequence not in here}
+        tasks = [_task(sequence, split, options) for sequence in here]
+        datasets[f"davis_{split}"] = Videos(tasks, absent)
+    return datasets
 
 
 def _task(sequence: str, split: str, options: argparse.Namespace) -> Task:
@@ -142,8 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         UserError: as `parse`, `plan` and `prepare`.
     """
     options, beam = parse(arguments)
-    datasets, missing = plan(options)
-    return prepare(datasets, missing, options, beam)
+    reads = [options.root / name for name in (PICTURES, MASKS, SETS)]
+    return prepare(plan(options), reads, options, beam)
 
 
 if __name__ == "__main__":

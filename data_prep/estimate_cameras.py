@@ -19,12 +19,13 @@ from pathlib import Path
 
 from data_prep.cameras import estimate
 from data_prep.fanout import options as fanout
-from data_prep.fanout import pipeline
-from data_prep.fanout.task import Outcome, Task, appearing, stamp
+from data_prep.fanout import pipeline, report
+from data_prep.fanout.product import require_places
+from data_prep.fanout.task import Task, appearing, stamp
 from data_prep.videos import filmed_video, vipseg_layout
 from data_prep.videos.filmed_video import CAMERA, VideoJob
 from data_prep.videos.pictures import pictures_in
-from data_prep.videos.preparation import may_name_a_clip
+from data_prep.videos.preparation import LEGAL_NAME, may_name_a_clip
 from posetraj_jax import errors
 from posetraj_jax.data.track_file import FIRST_THING
 from posetraj_jax.data.vipseg import CAMERAS, PICTURES
@@ -91,15 +92,14 @@ def check(options: argparse.Namespace) -> None:
 
 def tasks_of(options: argparse.Namespace) -> tuple[list[Task], dict[str, str]]:
     """A task for every video that has no camera yet; and videos that cannot be one, with why."""
-    masks_root = options.masks or options.root / vipseg_layout.MASKS
     tasks, left_out = [], {}
     for video in vipseg_layout.videos_in(options.root):
         if _camera_file(options.root, video).exists() and not options.again:
             continue
         if not may_name_a_clip(video):
-            left_out[video] = "no name for a clip: use letters, digits, '-', '_' and '.'"
+            left_out[video] = f"no name for a clip: use {LEGAL_NAME}"
             continue
-        pictures, masks = options.root / PICTURES / video, masks_root / video
+        pictures, masks = options.root / PICTURES / video, _masks(options) / video
         mask_files = pictures_in(masks)
         job = VideoJob(
             pictures=str(pictures.absolute()),
@@ -115,6 +115,10 @@ def tasks_of(options: argparse.Namespace) -> tuple[list[Task], dict[str, str]]:
     return tasks, left_out
 
 
+def _masks(options: argparse.Namespace) -> Path:
+    return options.masks or options.root / vipseg_layout.MASKS
+
+
 def _camera_file(root: Path, video: str) -> Path:
     return root / CAMERAS / video / CAMERA
 
@@ -123,9 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Estimates and writes; 0, or 3 if some cameras cannot be told."""
     options, beam = fanout.parse(make_parser(), arguments)
     check(options)
-    videos = vipseg_layout.videos_in(options.root)
     tasks, left_out = tasks_of(options)
     parts = options.parts or options.root / f".{CAMERAS}.parts"
+    require_places([parts, options.root / CAMERAS], [options.root / PICTURES, _masks(options)])
     spread = fanout.fanout_options(options, beam, unit="video")
     with pipeline.alone(parts):
         outcomes = pipeline.run(tasks, parts, spread)
@@ -135,16 +139,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with appearing(target) as partial:
                     shutil.copyfile(task.folder(parts) / CAMERA, partial)
-        file = options.root / f"{CAMERAS}-report.json"
-        named = [*outcomes, *(Outcome(v, rejected=why) for v, why in left_out.items())]
-        code = fanout.report(named, [o.key for o in named], file, options.accept_rejects)
         # Marks of what was rejected stay, so that it is not done again.
-        done_tasks = [t for t, o in zip(tasks, outcomes, strict=True) if o.results]
-        pipeline.clear(done_tasks, parts)
-    done = sum(bool(outcome.results) for outcome in outcomes)
+        pipeline.clear([t for t, o in zip(tasks, outcomes, strict=True) if o.results], parts)
+    said = report.of_outcomes(tasks, outcomes, [task.key for task in tasks], left_out)
+    file = options.root / f"{CAMERAS}-report.json"
+    said.write(file)
+    said.say(file)
+    videos = vipseg_layout.videos_in(options.root)
     known = sum(_camera_file(options.root, video).exists() for video in videos)
-    print(f"{done} cameras estimated; {known} of {len(videos)} videos in {options.root} have one")
-    return code
+    print(f"{len(said.finished)} cameras estimated; {known} of {len(videos)} videos have one")
+    return said.exit_code(options.accept_rejects)
 
 
 if __name__ == "__main__":

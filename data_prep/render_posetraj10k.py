@@ -4,15 +4,13 @@
 
 Each object travels on `--paths_per_object` floor paths. The same arguments give the same clips,
 however many workers there are. A run that was stopped goes on where it was: finished clips lie in
-`--parts` until all are packed. Objects that are no good, or that Blender cannot take, are left out
+`--parts` until none is missing. Objects that are no good, or that Blender cannot take, are left out
 and named with the reason, and the exit code is then 3. Needs `pip install -e .[prep]`, and for the
 engine cycles the render environment (`make render-env`).
 """
 
 import argparse
 import functools
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +19,8 @@ from typing import Any
 from data_prep.engines.engine import Engine, add_options, engine_of
 from data_prep.engines.rendered_clip import Packing
 from data_prep.fanout import options as fanout
-from data_prep.fanout import pipeline
 from data_prep.fanout.clip_files import clips_of
+from data_prep.fanout.product import Place, Work, make
 from data_prep.fanout.task import Outcome, Task, stamp
 from data_prep.objects.found import ObjectEntry, find_objects
 from data_prep.objects.object_file import SUPPORTED
@@ -30,7 +28,7 @@ from data_prep.scenes import looks, paths, posetraj
 from data_prep.scenes.posetraj import SceneOptions
 from data_prep.scenes.toys import BUILTIN
 from posetraj_jax import errors
-from posetraj_jax.data.records import VERSION, require_name, write_dataset
+from posetraj_jax.data.records import require_name, write_dataset
 from posetraj_jax.errors import UserError, listed
 
 ALONE = (".glb", ".stl", ".fbx", ".usdz")
@@ -119,8 +117,6 @@ def check(options: argparse.Namespace) -> None:
     through_centre = sorted({"line", "eight"} & set(options.curves))
     if options.heading == "centre" and through_centre:
         wrong.append(f"--heading centre does not go with curves through it: {through_centre}")
-    if not _writable(options.out):
-        wrong.append(f"--out {options.out} cannot be made or written")
     for path in (*options.floor_pictures, *options.skies):
         if not path.is_file():
             wrong.append(f"there is no picture {path}")
@@ -134,14 +130,6 @@ def check(options: argparse.Namespace) -> None:
             got=listed(wrong),
             fix="change these options (see --help)",
         )
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def tasks_of(options: argparse.Namespace) -> tuple[list[Task], list[str]]:
@@ -244,63 +232,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     require_name(options.name)
     check(options)
     tasks, names = tasks_of(options)
-    target = options.out / options.name / VERSION
-    file = options.out / f"{options.name}-report.json"
-    before = _before(target, file, tasks)
-    if before is not None and not before["failed"]:
-        print(f"is there already: {target}")
-        return fanout.EXIT_INCOMPLETE if before["rejected"] and not options.accept_rejects else 0
-    parts = options.parts or options.out / f".{options.name}.parts"
-    with pipeline.alone(parts):
-        outcomes = pipeline.run(tasks, parts, fanout.fanout_options(options, beam, unit="clip"))
-        if before is not None:  # ours, without what had failed
-            shutil.rmtree(target)
-        _pack(options, tasks, outcomes, parts)
-        code = fanout.report(outcomes, names, file, options.accept_rejects, tasks)
-        if not any(outcome.failed for outcome in outcomes):
-            pipeline.clear(tasks, parts)
-    return code
-
-
-def _before(target: Path, file: Path, tasks: Sequence[Task]) -> dict[str, Any] | None:
-    """The report of the dataset that is there, if there is one.
-
-    Raises:
-        UserError: it was made of something else.
-    """
-    if not target.exists():
-        return None
-    before = fanout.earlier_report(file, tasks)
-    if before is None:
-        raise UserError(
-            f"--out already holds a dataset: {target}",
-            expected="none, or the one that these options and objects make",
-            got=f"another one, or one without {file}",
-            fix="give another --out or --name, or delete it",
-        )
-    return before
-
-
-def _pack(
-    options: argparse.Namespace, tasks: Sequence[Task], outcomes: Sequence[Outcome], parts: Path
-) -> None:
-    if not any(outcome.results for outcome in outcomes):
-        lines = [f"{o.key}: {o.rejected or o.failed}" for o in outcomes]
-        raise UserError(
-            "No clip was made",
-            expected="at least one object that is fit for clips",
-            got=listed(lines),
-            fix="mend what is named, and run the same command again",
-        )
-    folder = write_dataset(
-        clips_of(tasks, outcomes, parts),
-        options.out,
-        name=options.name,
-        clips_per_shard=options.clips_per_shard,
+    place = Place.of_dataset(options.out, options.name, options.parts)
+    objects = Path(options.objects)
+    work = Work(
+        tasks,
+        names,
+        reads=[objects] if objects.is_dir() else [],
+        layout=f"{options.clips_per_shard} clips per file",
     )
-    clips = sum(len(outcome.results) for outcome in outcomes)
-    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    print(f"{clips} clips of {len(tasks)} objects, {size:.1f} MB: {folder}")
+
+    def write(outcomes: Sequence[Outcome]) -> None:
+        clips = clips_of(tasks, outcomes, place.parts)
+        per_shard = options.clips_per_shard
+        write_dataset(clips, options.out, name=options.name, clips_per_shard=per_shard)
+        count = sum(len(outcome.results) for outcome in outcomes)
+        size = sum(path.stat().st_size for path in place.folder.iterdir()) / 1e6
+        print(f"{count} clips of {len(tasks)} objects, {size:.1f} MB: {place.folder}")
+
+    return make(place, work, options, beam, write)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python -m data_prep.render_vipseg --out DIR --num_videos 4 --seed 0
 
-The same arguments give the same files. Finished videos are kept in `--parts` until all are there,
-so that a run that was stopped goes on where it was; DIR appears when all is in it. Every video is
-checked against its annotations. Needs `pip install -e .[prep]`, and for the engine cycles the
-render environment (`make render-env`).
+The same arguments give the same files. Finished videos are kept in `--parts`, so that a run that
+was stopped goes on where it was; DIR appears when all is in it. Every video is checked against its
+annotations. Needs `pip install -e .[prep]`, and for the engine cycles the render environment
+(`make render-env`).
 """
 
 import argparse
@@ -21,9 +21,9 @@ from data_prep.engines import verify_video
 from data_prep.engines.engine import Engine, add_options, engine_of, require_sound
 from data_prep.engines.rendered_clip import Packing
 from data_prep.fanout import options as fanout
-from data_prep.fanout import pipeline
 from data_prep.fanout.clip_files import clips_of, write_clip
-from data_prep.fanout.task import Task
+from data_prep.fanout.product import Place, Work, make
+from data_prep.fanout.task import Outcome, Task
 from data_prep.scenes import geometry
 from data_prep.scenes.filmed import THING_IDS, make_scenes
 from data_prep.scenes.scene import Scene, from_json, to_json
@@ -31,7 +31,6 @@ from posetraj_jax import errors
 from posetraj_jax.data.camera_file import ROTATION, TRANSLATION
 from posetraj_jax.data.clip import Clip
 from posetraj_jax.data.vipseg import CAMERAS, PICTURES, TRACKS
-from posetraj_jax.errors import UserError
 from posetraj_jax.new_folder import new_folder
 
 CC0 = "CC0-1.0"
@@ -120,15 +119,8 @@ def camera_of(clip: Clip) -> dict[str, np.ndarray]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Renders, checks and writes."""
+    """Renders, checks and writes; 0, or 3 if videos were left out."""
     options, beam = fanout.parse(make_parser(), arguments)
-    if options.out.exists():
-        raise UserError(
-            f"The videos cannot be written to {options.out}",
-            expected="a folder that does not exist yet",
-            got="one that does",
-            fix="give another one with --out",
-        )
     engine = engine_of(options)
     scenes = make_scenes(
         options.num_videos, options.seed, engine.measure(engine.toys), samples=options.samples
@@ -146,18 +138,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for scene in scenes
     ]
-    parts = options.parts or options.out.with_name(f".{options.out.name}.parts")
-    with pipeline.alone(parts):
-        outcomes = pipeline.run(tasks, parts, fanout.fanout_options(options, beam, unit="video"))
-        file = options.out.with_name(f"{options.out.name}-report.json")
-        if code := fanout.report(outcomes, [task.key for task in tasks], file, accept=False):
-            return code
-        with new_folder(options.out) as folder:
-            write_videos(zip(scenes, clips_of(tasks, outcomes, parts), strict=True), folder)
-        pipeline.clear(tasks, parts)
-    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file()) / 1e6
-    print(f"{len(scenes)} videos, {size:.1f} MB: {options.out}")
-    return 0
+    place = Place.of_folder(options.out, options.parts)
+
+    def write(outcomes: Sequence[Outcome]) -> None:
+        done = [s for s, outcome in zip(scenes, outcomes, strict=True) if outcome.results]
+        with new_folder(place.folder) as folder:
+            write_videos(zip(done, clips_of(tasks, outcomes, place.parts), strict=True), folder)
+        size = sum(path.stat().st_size for path in place.folder.rglob("*") if path.is_file()) / 1e6
+        print(f"{len(done)} videos, {size:.1f} MB: {options.out}")
+
+    work = Work(tasks, [task.key for task in tasks], unit="video")
+    return make(place, work, options, beam, write)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.fanout import options as fanout
-from data_prep.fanout import pipeline
+from data_prep.fanout.product import Place, Work, make
 from data_prep.fanout.task import Outcome, Task, stamp
 from data_prep.videos import tracked_video
 from data_prep.videos.pictures import pictures_in
-from data_prep.videos.preparation import TASKS_PER_PROCESS, may_name_a_clip
+from data_prep.videos.preparation import LEGAL_NAME, TASKS_PER_PROCESS, may_name_a_clip
 from data_prep.videos.tracked_video import COTRACKER, LUCAS_KANADE, TRACKERS, VideoJob
 from posetraj_jax import errors
 from posetraj_jax.data.vipseg import PICTURES, TRACKS, VISIBILITY
@@ -78,12 +78,10 @@ def check(options: argparse.Namespace) -> None:
         path = getattr(options, name)
         if path is not None and not path.exists():
             wrong.append(f"{name}: there is no {path}")
-    if options.out.exists():
-        wrong.append(f"--out {options.out} exists")
     if wrong:
         raise UserError(
             "The videos cannot be tracked as asked",
-            expected="legal options, and a new folder for --out",
+            expected="legal options",
             got=listed(wrong),
             fix="change these options (see --help)",
         )
@@ -121,7 +119,7 @@ def plan(options: argparse.Namespace) -> tuple[list[Task], dict[str, str]]:
         tracks = _track_file(options.tracks, name) if options.tracks else None
         reason = ""
         if not may_name_a_clip(name):
-            reason = "no name for a clip: use letters, digits, '-', '_' and '.'"
+            reason = f"no name for a clip: use {LEGAL_NAME}"
         elif masks and not pictures_in(masks):
             reason = f"no masks in {masks}"
         elif options.points and name not in points:
@@ -176,29 +174,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Tracks and writes; 0, or 3 if videos were left out."""
     options, beam = fanout.parse(make_parser(), arguments)
     check(options)
-    tasks, missing = plan(options)
-    parts = options.parts or options.out.with_name(f".{options.out.name}.parts")
-    spread = fanout.fanout_options(options, beam, unit="video", tasks_per_process=TASKS_PER_PROCESS)
-    with pipeline.alone(parts):
-        outcomes = pipeline.run(tasks, parts, spread)
-        left_out = [Outcome(name, rejected=reason) for name, reason in missing.items()]
-        names = [*(task.key for task in tasks), *missing]
-        file = options.out.with_name(f"{options.out.name}-report.json")
-        code = fanout.report([*outcomes, *left_out], names, file, options.accept_rejects)
-        if not any(outcome.results for outcome in outcomes):
-            raise UserError(
-                f"Nothing was written to {options.out}",
-                expected="at least one video that can be tracked",
-                got="none",
-                fix="mend what is named above",
-            )
-        with new_folder(options.out) as folder:
-            write(tasks, outcomes, parts, folder)
-        if not any(outcome.failed for outcome in outcomes):
-            pipeline.clear(tasks, parts)
-    done = sum(bool(outcome.results) for outcome in outcomes)
-    print(f"{done} videos with tracks: {options.out} (look at {options.out / SHEETS})")
-    return code
+    tasks, left_out = plan(options)
+    place = Place.of_folder(options.out, options.parts)
+    work = Work(
+        tasks,
+        [task.key for task in tasks],
+        left_out,
+        reads=[path for path in (options.videos, options.masks, options.tracks) if path],
+        unit="video",
+        tasks_per_process=TASKS_PER_PROCESS,
+    )
+
+    def write_all(outcomes: Sequence[Outcome]) -> None:
+        with new_folder(place.folder) as folder:
+            write(tasks, outcomes, place.parts, folder)
+        done = sum(bool(outcome.results) for outcome in outcomes)
+        print(f"{done} videos with tracks: {options.out} (look at {options.out / SHEETS})")
+
+    return make(place, work, options, beam, write_all)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.fanout import options as fanout
+from data_prep.fanout.report import EXIT_INCOMPLETE
 from data_prep.fanout.task import Task
 from data_prep.videos import options as video_options
 from data_prep.videos import track_statistics, vipseg_layout, vipseg_video
-from data_prep.videos.preparation import may_name_a_clip, prepare
+from data_prep.videos.preparation import LEGAL_NAME, Videos, may_name_a_clip, prepare
 from data_prep.videos.vipseg_categories import read_categories
-from data_prep.videos.vipseg_layout import TRAIN, VAL
+from data_prep.videos.vipseg_layout import TRAIN, VAL, split_of
 from data_prep.videos.vipseg_video import DROP, KEEP, LEAVE_OUT, UNKNOWN, VideoJob
 from posetraj_jax import errors
 from posetraj_jax.data.track_file import VIPSegTracks, read_vipseg
@@ -83,18 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not has_pictures:
             print(f"There are no pictures ({options.root / PICTURES}): statistics of tracks only")
         return show_tracks(options)
-    datasets, missing = plan(options)
-    return prepare(datasets, missing, options, beam)
+    return prepare(plan(options), vipseg_layout.sources(options.root), options, beam)
 
 
-def plan(options: argparse.Namespace) -> tuple[dict[str, list[Task]], dict[str, str]]:
-    """The tasks of each dataset, and what should be a video and is none, with the reason."""
+def plan(options: argparse.Namespace) -> dict[str, Videos]:
+    """The videos of each dataset."""
     root = options.root
-    videos, tracked = (
-        vipseg_layout.videos_in(root),
-        vipseg_layout.json_names(vipseg_layout.track_folder(root)),
-    )
-    if not videos:
+    here = vipseg_layout.videos_in(root)
+    if not here:
         raise UserError(
             f"No videos in {root}",
             expected=f"a folder for each video in {PICTURES}",
@@ -102,47 +99,53 @@ def plan(options: argparse.Namespace) -> tuple[dict[str, list[Task]], dict[str, 
             fix="unpack VIPSeg there, or give --tracks_only",
         )
     validation = vipseg_layout.held_out(options.val) if options.val else frozenset()
-    missing = _missing(videos, tracked, validation, options)
-    names = read_categories(options.categories) if options.categories else {}
-    splits = (TRAIN, VAL) if validation else (TRAIN,)
-    if not validation:
+    if validation:
+        _require_both(here, validation, options)
+    else:
         print("Without --val, all videos go into vipseg_train, those for validation too")
-    datasets: dict[str, list[Task]] = {}
-    for split in splits:
-        chosen = [
-            video
-            for video in videos
-            if video not in missing and vipseg_layout.split_of(video, validation) == split
-        ]
-        if chosen and options.only in (None, split):
-            tasks = [_task(video, split, names, options) for video in chosen]
-            datasets[f"vipseg_{split}"] = tasks
-    return datasets, missing
-
-
-def _missing(
-    videos: Sequence[str],
-    tracked: Sequence[str],
-    validation: frozenset[str],
-    options: argparse.Namespace,
-) -> dict[str, str]:
-    """Names that stand somewhere and are no video that can be used, with the reason."""
-    here = set(videos)
-    missing = {video: "no name for a clip" for video in videos if not may_name_a_clip(video)}
-    for name in sorted(set(tracked) - here):
-        split = vipseg_layout.split_of(name, validation)
+    missing = _missing(here, validation, options)
+    names = read_categories(options.categories) if options.categories else {}
+    datasets = {}
+    for split in (TRAIN, VAL) if validation else (TRAIN,):
         if options.only in (None, split):
-            missing[name] = f"has tracks but no folder in {PICTURES}"
-    for name in sorted(validation - here - set(missing)):
-        missing[name] = f"named by --val but has no folder in {PICTURES}"
-    if validation and not (validation & here and here - validation):
-        every = bool(validation & here)
+            own = [
+                n for n in {**dict.fromkeys(here), **missing} if split_of(n, validation) == split
+            ]
+            datasets[f"vipseg_{split}"] = Videos(
+                [_task(name, split, names, options) for name in own if name not in missing],
+                {name: missing[name] for name in own if name in missing},
+            )
+    return datasets
+
+
+def _require_both(
+    here: Sequence[str], validation: frozenset[str], options: argparse.Namespace
+) -> None:
+    """Refuses a list that leaves nothing on one of the two sides."""
+    every = validation.issuperset(here)
+    if every or validation.isdisjoint(here):
         raise UserError(
             f"{options.val} names {'every' if every else 'no'} video in {options.root}",
             expected=f"names of some of the folders in {options.root / PICTURES}",
             got=listed(sorted(validation), 3),
             fix=f"correct --val: nothing would be left {'to train' if every else 'to validate'} on",
         )
+
+
+def _missing(
+    here: Sequence[str], validation: frozenset[str], options: argparse.Namespace
+) -> dict[str, str]:
+    """Names that stand somewhere and are no video that can be used, with the reason."""
+    missing = {
+        video: f"no name for a clip: use {LEGAL_NAME}"
+        for video in here
+        if not may_name_a_clip(video)
+    }
+    tracked = vipseg_layout.json_names(vipseg_layout.track_folder(options.root))
+    for name in sorted(set(tracked) - set(here)):
+        missing[name] = f"has tracks but no folder in {PICTURES}"
+    for name in sorted(validation - set(here) - set(missing)):
+        missing[name] = f"named by --val but has no folder in {PICTURES}"
     return missing
 
 
@@ -187,7 +190,7 @@ def show_tracks(options: argparse.Namespace) -> int:
         print(line)
     path = write_image(options.out / "tracks.png", track_statistics.preview(videos))
     print(f"some of them drawn: {path}")
-    return fanout.EXIT_INCOMPLETE if problems and not options.accept_rejects else 0
+    return EXIT_INCOMPLETE if problems and not options.accept_rejects else 0
 
 
 if __name__ == "__main__":

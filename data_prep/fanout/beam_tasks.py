@@ -1,14 +1,18 @@
 """The pipeline itself; the only module that imports Apache Beam."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from data_prep.fanout.hand import Hand, HandOptions, StoppedError
 from data_prep.fanout.task import FAILED, Task, appearing
+from posetraj_jax.errors import UserError
+
+HERE = "DirectRunner"
 
 
 class DoTask(beam.DoFn):
@@ -45,18 +49,59 @@ def run(
     tasks: Sequence[Task],
     parts: Path,
     hand: HandOptions,
-    workers: int,
-    options: Sequence[str],
+    workers: int | None,
+    flags: Sequence[str],
 ) -> None:
-    """Does tasks: in `workers` threads of this process, or as Beam's `options` say."""
+    """Does tasks: in `workers` threads of this process, or as Beam's own options say.
+
+    Raises:
+        UserError: options that Beam does not know, or a runner that cannot be used.
+    """
+    options = options_of(workers, flags)
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            waiting = pipeline | "tasks" >> beam.Create(list(tasks), reshuffle=True)
+            # Without it, a runner may fuse the list with the work and do all of it in one place.
+            spread = waiting | "spread" >> beam.Reshuffle()
+            _ = spread | "do" >> beam.ParDo(DoTask(str(parts.absolute()), hand))
+    except Exception as error:
+        if not flags:
+            raise
+        raise _unusable(flags, f"{type(error).__name__}: {error}") from error
+
+
+def options_of(workers: int | None, flags: Sequence[str]) -> PipelineOptions:
+    """The options of the pipeline; those of the direct runner follow from `workers`.
+
+    Raises:
+        UserError: flags that Beam does not know, or workers of this machine for another runner.
+    """
+    given = PipelineOptions(flags=list(flags))
+    if unknown := sorted(_names(given, unknown=True) - _names(given, unknown=False)):
+        raise _unusable(flags, f"unknown: {', '.join(f'--{name}' for name in unknown)}")
+    runner = given.view_as(StandardOptions).runner if any("runner" in f for f in flags) else HERE
+    if runner != HERE:
+        if workers is not None:
+            raise _unusable(flags, f"--workers, which is for {HERE}, together with {runner}")
+        return given
+    count = workers or os.cpu_count() or 1
     here = {
-        "runner": "DirectRunner",
-        "direct_num_workers": workers,
-        "direct_running_mode": "multi_threading" if workers > 1 else "in_memory",
+        "runner": HERE,
+        "direct_num_workers": count,
+        "direct_running_mode": "multi_threading" if count > 1 else "in_memory",
     }
-    chosen = PipelineOptions(flags=list(options), **({} if options else here))
-    with beam.Pipeline(options=chosen) as pipeline:
-        waiting = pipeline | "tasks" >> beam.Create(list(tasks), reshuffle=True)
-        # Without it, a runner may fuse the list with the work and do all of it in one place.
-        spread = waiting | "spread" >> beam.Reshuffle()
-        _ = spread | "do" >> beam.ParDo(DoTask(str(parts.absolute()), hand))
+    names = {flag.removeprefix("--").partition("=")[0] for flag in flags}
+    return PipelineOptions(flags=list(flags), **{k: v for k, v in here.items() if k not in names})
+
+
+def _names(options: PipelineOptions, *, unknown: bool) -> set[str]:
+    return set(options.get_all_options(retain_unknown_options=unknown))
+
+
+def _unusable(flags: Sequence[str], got: str) -> UserError:
+    return UserError(
+        f"Apache Beam cannot do the work with {' '.join(flags)}",
+        expected="standard options of Beam's runners, and a runner that is there",
+        got=got,
+        fix="mend what stands after the lone '--'; what is finished is kept",
+    )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from data_prep.fanout.task import Outcome, Task, appearing
 from posetraj_jax.data.clip import Clip
-from posetraj_jax.data.record_codec import decode, encode
+from posetraj_jax.data.record_codec import UNREADABLE, decode, encode
+from posetraj_jax.errors import UserError
 
 SUFFIX = ".clip"
 
@@ -29,8 +30,24 @@ def write_clip(folder: Path, clip: Clip) -> None:
 
 
 def clips_of(tasks: Iterable[Task], outcomes: Iterable[Outcome], parts: Path) -> Iterator[Clip]:
-    """The clips of all tasks in the order of the tasks, and by name within one."""
+    """The clips of all tasks in the order of the tasks, and by name within one.
+
+    Raises:
+        UserError: a file was damaged after it had been written.
+    """
     for task, outcome in zip(tasks, outcomes, strict=True):
         for name in outcome.results:
             if name.endswith(SUFFIX):
-                yield decode((task.folder(parts) / name).read_bytes())
+                yield _read_clip(task.folder(parts) / name)
+
+
+def _read_clip(path: Path) -> Clip:
+    try:
+        return decode(path.read_bytes())
+    except UNREADABLE as error:
+        raise UserError(
+            f"A finished clip cannot be read: {path}",
+            expected="the record as it was written",
+            got=f"{type(error).__name__}: {error}",
+            fix=f"the disk has damaged it: delete {path.parent} and run the same command again",
+        ) from error

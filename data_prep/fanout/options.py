@@ -1,25 +1,15 @@
-"""Command line options that all preparations share, and how a run of one ends."""
+"""Command line options that all preparations share."""
 
 import argparse
-import hashlib
-import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from data_prep.fanout.hand import HandOptions
 from data_prep.fanout.pipeline import FanoutOptions
-from data_prep.fanout.task import Outcome, Task, appearing
-from posetraj_jax.errors import listed
 
-EXIT_INCOMPLETE = 3
-"""Exit code of a run that did what it could and had to leave some sources out."""
 GIGA = 10**9
-MOST_LINES = 40
-"""That are printed; the report has all."""
 
 
 def add_options(
@@ -28,13 +18,8 @@ def add_options(
     """Adds the options of the fan-out; what follows a lone '--' goes to Beam as it is."""
     group = parser.add_argument_group("how the work is spread")
     add = group.add_argument
-    add("--parts", type=Path, help="folder of finished parts (default: beside --out)")
-    add(
-        "--workers",
-        type=positive_integer,
-        default=os.cpu_count() or 1,
-        help="processes (%(default)s)",
-    )
+    add("--parts", type=Path, help="folder of what is finished (.NAME.parts beside what is made)")
+    add("--workers", type=positive_integer, help="processes on this machine (its cores)")
     add("--timeout_s", type=positive_number, default=timeout_s, help="of a task (%(default)s)")
     add("--retries", type=whole, default=1, help="after a crash or a timeout (%(default)s)")
     add("--memory_gb", type=number, default=memory_gb, help="of a process, 0 = all (%(default)s)")
@@ -45,10 +30,13 @@ def add_options(
 def parse(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 ) -> tuple[argparse.Namespace, tuple[str, ...]]:
-    """The options of a preparation and those of Beam."""
+    """The options of a preparation and those of Beam, as `--name=value` each."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     split = arguments.index("--") if "--" in arguments else len(arguments)
-    return parser.parse_args(arguments[:split]), tuple(arguments[split + 1 :])
+    options, beam = parser.parse_args(arguments[:split]), tuple(arguments[split + 1 :])
+    if wrong := [text for text in beam if not text.startswith("--")]:
+        parser.error(f"{wrong[0]}: write options of Beam as --name=value")
+    return options, beam
 
 
 def fanout_options(
@@ -62,59 +50,6 @@ def fanout_options(
         tasks_per_process=tasks_per_process,
     )
     return FanoutOptions(options.workers, hand, unit, beam)
-
-
-def earlier_report(file: Path, tasks: Sequence[Task]) -> dict[str, Any] | None:
-    """What `report` wrote of these very tasks; None if it never did."""
-    try:
-        said = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-    return said if isinstance(said, dict) and said.get("made_of") == _digest(tasks) else None
-
-
-def _digest(tasks: Sequence[Task]) -> str:
-    names = "\n".join(task.folder(Path()).name for task in tasks)
-    return hashlib.sha256(names.encode()).hexdigest()
-
-
-def report(
-    outcomes: Sequence[Outcome],
-    names: Sequence[str],
-    file: Path,
-    accept: bool,
-    tasks: Sequence[Task] = (),
-) -> int:
-    """Says what was left out and why, source by source; returns the exit code.
-
-    Args:
-        outcomes: of all tasks.
-        names: of their sources, as the user knows them.
-        file: gets the same as JSON: how many are finished, and name to reason of the others.
-        accept: rejected sources are no reason for another exit code; failed ones always are.
-        tasks: by which `earlier_report` knows it again.
-    """
-    pairs = list(zip(names, outcomes, strict=True))
-    rejected = {name: outcome.rejected for name, outcome in pairs if outcome.rejected}
-    failed = {name: outcome.failed for name, outcome in pairs if outcome.failed}
-    said = {
-        "finished": len(pairs) - len(rejected) - len(failed),
-        "rejected": rejected,
-        "failed": failed,
-        "made_of": _digest(tasks),
-    }
-    text = json.dumps(said, indent=2, ensure_ascii=False) + "\n"
-    if not file.exists() or file.read_text() != text:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(file) as partial:
-            partial.write_text(text)
-    for what, reasons in (("rejected", rejected), ("failed, tried again next time", failed)):
-        if reasons:
-            lines = [f"{name}: {reason}" for name, reason in reasons.items()]
-            print(f"{len(lines)} of {len(pairs)} {what}:{listed(lines, MOST_LINES)}")
-    if rejected or failed:
-        print(f"all of them: {file}")
-    return EXIT_INCOMPLETE if failed or (rejected and not accept) else 0
 
 
 def whole(text: str) -> int:

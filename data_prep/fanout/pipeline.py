@@ -31,8 +31,8 @@ PROGRESS_SECONDS = 0.5
 class FanoutOptions:
     """How tasks are spread."""
 
-    workers: int
-    """Processes at a time, on this machine."""
+    workers: int | None
+    """Processes at a time, on this machine; None: one for every core."""
     hand: HandOptions
     unit: str = "clip"
     """What a result is called beside the progress bar."""
@@ -63,12 +63,14 @@ def run(tasks: Sequence[Task], parts: Path, options: FanoutOptions) -> list[Outc
 
 
 def clear(tasks: Sequence[Task], parts: Path) -> None:
-    """Removes the results of tasks, and the folder of parts if nothing else is in it."""
-    for task in tasks:
-        shutil.rmtree(task.folder(parts), ignore_errors=True)
-    (parts / LOCK).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # something else lies there
-        parts.rmdir()
+    """Removes the results of tasks, and of others of the same keys, which have become these.
+
+    To be called inside `alone`.
+    """
+    keys = {task.key for task in tasks}
+    for folder in parts.iterdir():
+        if Task.key_of(folder.name) in keys:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_beam(tasks: Sequence[Task], parts: Path, options: FanoutOptions, total: int) -> None:
@@ -140,6 +142,8 @@ def _failure(task: Task, parts: Path) -> Outcome:
 def alone(parts: Path) -> Iterator[None]:
     """Makes the folder of parts and keeps other runs out of it, until its results are in place.
 
+    If nothing is in it at the end, it is removed.
+
     Raises:
         UserError: another run works in it.
     """
@@ -147,7 +151,12 @@ def alone(parts: Path) -> Iterator[None]:
     descriptor = os.open(parts / LOCK, os.O_RDWR | os.O_CREAT)
     try:
         _lock(descriptor, parts)
-        yield
+        try:
+            yield
+        finally:
+            (parts / LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something lies there
+                parts.rmdir()
     finally:
         os.close(descriptor)
 
@@ -155,7 +164,10 @@ def alone(parts: Path) -> Iterator[None]:
 def _lock(descriptor: int, parts: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        # The other run may have ended just now, and taken its lock away.
+        if not os.path.samestat(os.fstat(descriptor), (parts / LOCK).stat()):
+            raise BlockingIOError
+    except (BlockingIOError, FileNotFoundError) as error:
         raise UserError(
             f"The parts in {parts} cannot be worked on",
             expected="to be the only run that does",

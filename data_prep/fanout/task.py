@@ -11,6 +11,7 @@ that was changed is done again, and two processes agree without talking to each 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,10 +52,21 @@ class Task:
         if not LEGAL_ID.fullmatch(self.key) or len(self.key) > 200:
             raise ValueError(f"not a legal key: {self.key!r}")
 
+    @property
+    def part(self) -> str:
+        """Its key and a digest: another one if its results would be others."""
+        text = json.dumps([FORMAT, self.work, self.job], sort_keys=True, allow_nan=False)
+        return f"{self.key}.{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]}"
+
+    @staticmethod
+    def key_of(part: str) -> str | None:
+        """The key of a part by its name; None if it is no part."""
+        found = re.fullmatch(rf"(.+)\.[0-9a-f]{{{DIGEST_DIGITS}}}", part)
+        return found[1] if found else None
+
     def folder(self, parts: Path) -> Path:
         """Where its results appear."""
-        text = json.dumps([FORMAT, self.work, self.job], sort_keys=True, allow_nan=False)
-        return parts / f"{self.key}.{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]}"
+        return parts / self.part
 
 
 class Outcome(NamedTuple):

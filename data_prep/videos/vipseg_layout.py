@@ -64,6 +64,11 @@ def videos_in(root: Path) -> list[str]:
     return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
+def sources(root: Path) -> list[Path]:
+    """Folders in which everything belongs to a video."""
+    return [root / name for name in (PICTURES, MASKS, CAMERAS, VISIBILITY, *TRACKS)]
+
+
 def json_names(folder: Path) -> list[str]:
     """Names of the videos whose tracks lie in a folder, sorted."""
     found = (path.stem for path in folder.glob("*.json") if path.is_file())
@@ -74,7 +79,7 @@ def require_layout(root: Path) -> None:
     """Raises UserError for a folder that has no tracks."""
     if track_folder(root) is None:
         if not root.is_dir():
-            got = "no such folder"
+            got = "a file" if root.exists() else "no such folder"
         else:
             names = sorted(entry.name for entry in root.iterdir())
             got = listed(names) or "an empty folder"

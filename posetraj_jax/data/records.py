@@ -15,8 +15,10 @@ sequence of them, without TensorFlow. Hence the few overrides here.)
 """
 
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +90,37 @@ class ClipDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         num_bytes, writer = 0, None
         try:
             for index, record in self._generate_examples():
-                if index % self._clips_per_shard == 0:
-                    if writer:
-                        writer.close()
-                    parts.append(Path(self.data_path) / f"part-{len(parts):05d}")
-                    lengths.append(0)
-                    writer = ArrayRecordWriter(str(parts[-1]), "group_size:1")
-                writer.write(record)
+                with _writing(Path(self.data_path)):
+                    if index % self._clips_per_shard == 0:
+                        if writer:
+                            writer.close()
+                        parts.append(Path(self.data_path) / f"part-{len(parts):05d}")
+                        lengths.append(0)
+                        writer = ArrayRecordWriter(str(parts[-1]), "group_size:1")
+                    writer.write(record)
                 lengths[-1] += 1
                 num_bytes += len(record)
         finally:
             if writer:
-                writer.close()
+                with _writing(Path(self.data_path)):
+                    writer.close()
         for shard, part in enumerate(parts):
             part.rename(template.sharded_filepath(shard_index=shard, num_shards=len(parts)))
         return lengths, num_bytes
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Says what the writer of records meets: it knows only RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(
+            f"The dataset cannot be written in {folder.parent}",
+            expected="a disk with enough room, where you may write",
+            got=str(error),
+            fix="make room, or choose another folder",
+        ) from error
 
 
 def require_name(name: str) -> None:
@@ -130,7 +148,7 @@ def write_dataset(
     """Writes clips as a TFDS dataset and returns its folder, `<directory>/<name>/<version>`.
 
     Clips are taken one at a time and may come from a generator. The folder appears only when all is
-    written; equal clips give equal bytes.
+    written; equal clips give equal bytes. One process at a time may write a dataset.
 
     Args:
         clips: at least one clip; ids must differ.
@@ -140,7 +158,7 @@ def write_dataset(
 
     Raises:
         UserError: if the name is not legal, the dataset exists, a clip is not legal, an id comes
-            twice, or no clip comes.
+            twice, no clip comes, or the disk is full.
     """
     folder = Path(directory) / name / VERSION
     require_name(name)
@@ -152,6 +170,8 @@ def write_dataset(
             fix="delete it, or choose another directory or name",
         )
     Path(directory).mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f"incomplete.*_{VERSION}"):  # by a writer that was killed
+        shutil.rmtree(left)
     builder = ClipDataset(
         clips=_distinct(clips, folder),
         name=name,

@@ -1,4 +1,5 @@
 import pickle
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,27 @@ def test_nothing_is_left_when_writing_fails(tmp_path, clips, message):
         write_dataset(clips, tmp_path)
     assert files(tmp_path) == {}
     write_dataset([make_clip()], tmp_path)  # and the next attempt works
+
+
+@pytest.mark.parametrize("clips_per_shard", [1, 256])
+def test_a_disk_without_room_is_named_and_nothing_is_left(tmp_path, clips_per_shard):
+    """A limit of the process stands for the disk: the system refuses either in the same call."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"File too large(.|\n)*make room"):
+            write_dataset(map(make_clip, range(3)), tmp_path, clips_per_shard=clips_per_shard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files(tmp_path) == {}
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    left = tmp_path / "posetraj_clips/incomplete.ABCDEF_1.0.0"
+    left.mkdir(parents=True)
+    (left / "part-00000").write_bytes(b"half a dataset")
+    folder = write_dataset([make_clip(0)], tmp_path)
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_an_existing_dataset_is_not_overwritten(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_prep import estimate_cameras, render_vipseg, track_videos
-from data_prep.fanout.options import EXIT_INCOMPLETE
+from data_prep.fanout.report import EXIT_INCOMPLETE
 from data_prep.videos import tracked_video
 from posetraj_jax.data.camera_file import read_camera
 from posetraj_jax.data.sources import open_source

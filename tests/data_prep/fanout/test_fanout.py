@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from apache_beam.options.pipeline_options import DirectOptions
 
-from data_prep.fanout import pipeline
+from data_prep.fanout import beam_tasks, pipeline
 from data_prep.fanout.hand import HandOptions
 from data_prep.fanout.pipeline import FanoutOptions
 from data_prep.fanout.task import Task, outcome_of
@@ -133,12 +134,11 @@ def test_only_what_tasks_made_is_cleared(tmp_path):
     """The folder may be anybody's: `--parts .` must not cost a thesis."""
     (tmp_path / "thesis.txt").touch()
     tasks = [task("one"), task("two")]
-    run(tasks, tmp_path, OPTIONS)
-    pipeline.clear(tasks, tmp_path)
+    for folder in (tmp_path, tmp_path / "own"):
+        with pipeline.alone(folder):
+            pipeline.run(tasks, folder, OPTIONS)
+            pipeline.clear(tasks, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-    run(tasks, tmp_path / "own", OPTIONS)
-    pipeline.clear(tasks, tmp_path / "own")
-    assert not (tmp_path / "own").exists()
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"results": {"gone": 3}, "rejected": ""}'])
@@ -161,6 +161,21 @@ def test_a_missing_beam_is_named(tmp_path, monkeypatch):
 def test_options_of_beam_are_passed_on(tmp_path):
     beam = ("--runner=DirectRunner", "--direct_num_workers=1")
     assert run([task("one")], tmp_path, replace(OPTIONS, beam=beam))[0].results
+    direct = beam_tasks.options_of(3, ["--direct_running_mode=in_memory"]).view_as(DirectOptions)
+    assert (direct.direct_num_workers, direct.direct_running_mode) == (3, "in_memory")
+
+
+@pytest.mark.parametrize(
+    ("beam", "message"),
+    [
+        ("--runer=FlinkRunner", "unknown: --runer"),
+        ("--runner=Nonsense", "Nonsense"),
+        ("--runner=FlinkRunner", "--workers, which is for DirectRunner, together with FlinkR"),
+    ],
+)
+def test_bad_options_of_beam_are_named(tmp_path, beam, message):
+    with pytest.raises(UserError, match=message):
+        run([task("one")], tmp_path, replace(OPTIONS, beam=(beam,)))
 
 
 PROGRAM = f"""
