@@ -167,7 +167,7 @@ def test_a_batch_that_failed_is_not_counted_as_taken(options, tmp_path):
     assert batches.get_state()[PLACE] == 0
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.full), 1])
 def test_memory_is_flat(dataset, num_workers):
     """In a process of its own, because pytest's grows."""
     command = [sys.executable, str(MEMORY_PROGRAM), dataset, str(num_workers)]

@@ -71,6 +71,7 @@ def test_small_masks_survive_being_made_smaller():
     assert features.moving_regions(masks, HEIGHT, WIDTH).any()
 
 
+@pytest.mark.full
 def test_work_at_a_smaller_size_gives_intrinsics_of_the_frames():
     large = [cv2.resize(grey, (1280, 720), interpolation=cv2.INTER_CUBIC) for grey in sliding()]
     found = estimate(in_colour(large), options=Options(work_width=320))

@@ -85,7 +85,10 @@ def test_moving_camera(motion, structure):
     assert direction_deg(centres[3:], truth.translations[3:]).max() < 3.0
 
 
-@pytest.mark.parametrize(("structure", "noise_px"), [("general", 0.3), ("plane", 0.1)])
+@pytest.mark.parametrize(
+    ("structure", "noise_px"),
+    [pytest.param("general", 0.3, marks=pytest.mark.full), ("plane", 0.1)],
+)
 def test_focal_length_of_a_camera_that_moves_and_turns(structure, noise_px):
     truth = tracks("moving", structure, noise_px=noise_px)
     found = explained(truth.tracks_px, SIZE, None, "synthetic")
@@ -96,6 +99,7 @@ def test_focal_length_of_a_camera_that_moves_and_turns(structure, noise_px):
     assert direction_deg(centres[3:], truth.translations[3:]).max() < 5.0
 
 
+@pytest.mark.full
 def test_plane_in_more_noise_does_not_tell_the_focal_length():
     found = explained(tracks("moving", "plane").tracks_px, SIZE, None, "synthetic")
     assert (found.motion, found.focal_source) == ("moving", "assumed")
