@@ -136,9 +136,10 @@ def tasks_of(options: argparse.Namespace) -> tuple[list[Task], list[str]]:
     """One task for each object, and the objects' names.
 
     Raises:
-        UserError: no objects, or no Blender for the engine cycles.
+        UserError: no objects, pictures that cannot be read, or no Blender for the engine cycles.
     """
     engine = engine_of(options)
+    engine.require_pictures(options.floor_pictures, options.skies)
     entries = _entries(options.objects, engine)
     job = {
         "scenes": asdict(scene_options(options)),

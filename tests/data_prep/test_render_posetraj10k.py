@@ -219,6 +219,7 @@ def test_training_reads_them(finished):
         (["--frames=1", "--seed=-1"], r"--seed is -1(.|\n)*--frames is 1"),
         (["--heading=centre", "--curves", "line"], "does not go with"),
         (["--floor_pictures=nowhere.png"], "no picture nowhere.png"),
+        ([f"--skies={__file__}"], "cannot read 1 of the pictures"),
         (["--objects=builtin:moon"], "no built-in object 'moon'"),
         (["--objects=nowhere"], "nowhere"),
         (["--engine=cycles", "--render_python=nowhere"], "make render-env"),
