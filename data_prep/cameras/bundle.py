@@ -256,22 +256,23 @@ def _damped(blocks: Array, damping: float) -> Array:
 
 
 def _moved(scene: Structure, cameras: Array, log_focal: Array, points: Array) -> Structure:
-    turns = np.stack([_rotation(turn) for turn in cameras[:, :3]])
     k, xyz = scene.k.copy(), scene.points.copy()
     k[[0, 1], [0, 1]] *= np.exp(np.clip(log_focal, -0.3, 0.3).sum())
     xyz[:, : points.shape[1]] += points
     return scene._replace(
         k=k,
-        rotations=turns @ scene.rotations,
+        rotations=_rotations(cameras[:, :3]) @ scene.rotations,
         translations=scene.translations + cameras[:, 3:],
         points=xyz,
     )
 
 
-def _rotation(turn: Array) -> Array:
-    """The rotation [3 3] about a vector by its length, radians (Rodrigues)."""
-    angle = np.linalg.norm(turn)
-    if angle < 1e-12:
-        return np.eye(3)
-    axis = _cross(turn / angle)
-    return np.eye(3) + np.sin(angle) * axis + (1.0 - np.cos(angle)) * axis @ axis
+def _rotations(turns: Array) -> Array:
+    """Rotations [n 3 3] about vectors [n 3] by their lengths, radians (Rodrigues)."""
+    angles = np.sqrt((turns[:, None] @ turns[..., None])[:, 0, 0])
+    some = ~(angles < 1e-12)  # with what is not finite, so that such a step is seen to be bad
+    axes = _cross(turns[some] / angles[some, None])
+    sines, cosines = np.sin(angles[some])[:, None, None], np.cos(angles[some])[:, None, None]
+    found = np.tile(np.eye(3), (len(turns), 1, 1))
+    found[some] = np.eye(3) + sines * axes + (1.0 - cosines) * axes @ axes
+    return found

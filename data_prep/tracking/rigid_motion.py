@@ -167,7 +167,22 @@ def placed(
     scene: Structure, tracks_px: Float[Array, "f p 2"], agree_px: float = AGREE_PX
 ) -> Structure:
     """The same poses with every feature that two of them agree on (linear, reweighted)."""
-    seen = np.isfinite(tracks_px[..., 0]) & scene.posed[:, None]
+    shown = np.isfinite(tracks_px[..., 0])
+    # Most features are not seen in the few poses that are known at first.
+    some = np.flatnonzero(shown[scene.posed].sum(axis=0) >= 2)
+    part = scene._replace(
+        rotations=scene.rotations[scene.posed],
+        translations=scene.translations[scene.posed],
+        posed=np.ones(scene.posed.sum(), bool),
+    )
+    points = np.full((tracks_px.shape[1], 3), np.nan)
+    points[some] = _placed(part, tracks_px[scene.posed][:, some], agree_px)
+    return scene._replace(points=points)
+
+
+def _placed(scene: Structure, tracks_px: Array, agree_px: float) -> Array:
+    """The points [p 3] of features, NaN where two poses do not agree on them; all are posed."""
+    seen = np.isfinite(tracks_px[..., 0])
     xy = np.nan_to_num(normalised(tracks_px, scene.k))
     rows = xy[..., None] * scene.rotations[:, None, 2:] - scene.rotations[:, None, :2]
     right = scene.translations[:, None, :2] - xy * scene.translations[:, None, 2:]
@@ -183,4 +198,4 @@ def placed(
         residual = np.nan_to_num(residual, nan=np.inf, posinf=1e6)
         weight = first / (1.0 + (residual / (0.2 * agree_px)) ** 2)
     sure = (residual < agree_px).sum(axis=0) >= 2
-    return scene._replace(points=np.where(sure[:, None], points[..., 0], np.nan))
+    return np.where(sure[:, None], points[..., 0], np.nan)

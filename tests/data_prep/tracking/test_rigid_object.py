@@ -77,6 +77,23 @@ def test_three_frames_tell_how_far_a_ball_turned():
     assert min(np.abs(turned_by(scene.rotations) - 20).max() for scene in starts) < 6
 
 
+def test_features_are_placed_by_the_poses_that_are_known():
+    """As if nothing else were there: not by frames without a pose, nor beside other features."""
+    tracks, turns = cloud(12, 6, 0.0)
+    place = np.stack([20.0 * (np.arange(6) - 3), np.zeros(6), np.full(6, FOCAL)], axis=1)
+    posed = np.isin(np.arange(6), [1, 2, 4])
+    empty = np.zeros((tracks.shape[1], 3))
+    scene = Structure(K, turns, place, posed, empty)
+    points = rigid_motion.placed(scene, tracks).points
+    twice = np.isfinite(tracks[posed, :, 0]).sum(axis=0) >= 2
+    assert 0 < twice.sum() < len(twice)
+    np.testing.assert_array_equal(np.isfinite(points[:, 0]), twice)
+    np.testing.assert_allclose(np.linalg.norm(points[twice], axis=1), 40, atol=1e-3)
+    hidden = np.where(posed[:, None, None], tracks, np.nan)
+    again = rigid_motion.placed(scene, hidden[:, twice]).points
+    np.testing.assert_array_equal(again, points[twice])
+
+
 def test_features_are_matched_where_they_are():
     """They agree with the true motion of the box, and every one is seen twice."""
     frames, masks, _, _ = turning_box(0)
