@@ -102,21 +102,23 @@ def _work(
     """Runs one worker to its end and passes its reports on; ends it if anything is raised."""
     job_file, log_file = (folder / f".{command}.{suffix}" for suffix in ("json", "log"))
     job_file.write_text(json.dumps(job))
-    with log_file.open("w") as log:
-        process = subprocess.Popen(
+    with (
+        log_file.open("w") as log,
+        subprocess.Popen(
             # -P: the worker's own folder must not shadow modules of the render environment.
             [str(python), "-P", str(WORKER), command, str(job_file)],
+            stdin=subprocess.PIPE,  # by which it knows that this process lives
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
+        ) as process,
+    ):
         try:
             for report in _reports(process.stdout, log):
                 on_report(report)
             code = process.wait()
         except BaseException:
             process.kill()
-            process.wait()
             raise
     if code:
         raise _failure(command, code, log_file.read_text())

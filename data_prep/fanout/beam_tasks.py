@@ -79,7 +79,8 @@ def options_of(workers: int | None, flags: Sequence[str]) -> PipelineOptions:
     given = PipelineOptions(flags=list(flags))
     if unknown := sorted(_names(given, unknown=True) - _names(given, unknown=False)):
         raise _unusable(flags, f"unknown: {', '.join(f'--{name}' for name in unknown)}")
-    runner = given.view_as(StandardOptions).runner if any("runner" in f for f in flags) else HERE
+    named = {flag.removeprefix("--").partition("=")[0] for flag in flags}
+    runner = given.view_as(StandardOptions).runner if "runner" in named else HERE
     if runner != HERE:
         if workers is not None:
             raise _unusable(flags, f"--workers, which is for {HERE}, together with {runner}")
@@ -90,8 +91,7 @@ def options_of(workers: int | None, flags: Sequence[str]) -> PipelineOptions:
         "direct_num_workers": count,
         "direct_running_mode": "multi_threading" if count > 1 else "in_memory",
     }
-    names = {flag.removeprefix("--").partition("=")[0] for flag in flags}
-    return PipelineOptions(flags=list(flags), **{k: v for k, v in here.items() if k not in names})
+    return PipelineOptions(flags=list(flags), **{k: v for k, v in here.items() if k not in named})
 
 
 def _names(options: PipelineOptions, *, unknown: bool) -> set[str]:

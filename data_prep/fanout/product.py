@@ -64,7 +64,7 @@ class Work:
     def digest(self) -> str:
         """Another one if a run would do something else."""
         lines = [self.layout, *(task.part for task in self.tasks), *self.left_out]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return hashlib.sha256("\n".join(lines).encode("utf8", "surrogateescape")).hexdigest()
 
 
 def make(

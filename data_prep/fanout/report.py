@@ -10,6 +10,8 @@ from posetraj_jax.errors import listed
 
 EXIT_INCOMPLETE = 3
 """Exit code of a run that did what it could and had to leave some sources out."""
+ENCODING = {"encoding": "utf8", "errors": "surrogateescape"}
+"""Names of files may be any bytes."""
 MOST_LINES = 40
 """That are printed; the report has all."""
 
@@ -45,10 +47,10 @@ class Report:
     def write(self, file: Path) -> None:
         """Writes it as JSON; an equal file keeps its time."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-        if not file.exists() or file.read_text(encoding="utf8") != text:
+        if not file.exists() or file.read_text(**ENCODING) != text:
             file.parent.mkdir(parents=True, exist_ok=True)
             with appearing(file) as partial:
-                partial.write_text(text, encoding="utf8")
+                partial.write_text(text, **ENCODING)
 
     def exit_code(self, accept: bool) -> int:
         """0, or EXIT_INCOMPLETE if sources are missing; with `accept`, only failed ones count."""
@@ -85,7 +87,7 @@ def of_outcomes(
 def read(file: Path) -> Report | None:
     """What `Report.write` wrote; None where nothing is, or something else."""
     try:
-        said = Report(**json.loads(file.read_text(encoding="utf8")))
+        said = Report(**json.loads(file.read_text(**ENCODING)))
     except (OSError, ValueError, TypeError):
         return None
     kinds = {"finished": list, "rejected": dict, "failed": dict, "work": str, "layout": str}

@@ -60,7 +60,7 @@ def _run(python: Path, source: Path, target: Path, folder: Path, timeout_s: floa
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             [str(python), "-I", str(SCRIPT), str(source), str(target), *limits],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # by which it knows that this process lives
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=folder,
@@ -78,6 +78,7 @@ def _run(python: Path, source: Path, target: Path, folder: Path, timeout_s: floa
         finally:
             process.kill()
             process.wait()
+            process.stdin.close()
     if code:
         raise Rejected(f"Blender cannot convert it ({_how(code)}): {_last_words(log_file)}")
 

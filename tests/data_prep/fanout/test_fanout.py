@@ -231,6 +231,23 @@ def test_a_run_that_is_ended_goes_on_and_does_nothing_twice(tmp_path, number):
     assert len(written) == len(set(written)), "a finished result was made again"
 
 
+@pytest.mark.parametrize("parent", ["lives", "died"])
+def test_a_child_whose_parent_died_before_it_began_does_nothing(parent):
+    """The system kills nobody for a death that was before."""
+    code = "from data_prep.fanout.lifetime import *; die_with_parent(); print('works')"
+    reading, writing = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=reading, stdout=subprocess.PIPE, text=True
+    ) as child:
+        os.close(reading)
+        if parent == "died":
+            os.close(writing)
+        said = child.stdout.read()
+        if parent == "lives":
+            os.close(writing)
+    assert said == ("works\n" if parent == "lives" else "")
+
+
 def is_alive(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"

@@ -130,6 +130,14 @@ def test_sources_that_are_no_task_are_named_and_may_be_added(maker, capsys):
     assert maker.made == {"one", "two"}
 
 
+def test_names_may_be_any_bytes(maker, capsys):
+    name = os.fsdecode(b"gr\xfc\xdf.mp4")
+    for _ in range(2):
+        assert maker.make(maker.task("one"), left_out={name: "no name"}) == EXIT_INCOMPLETE
+    assert "gr\\udcfc\\udcdf.mp4: no name" in capsys.readouterr().out
+    assert b"gr\xfc\xdf.mp4" in maker.place.report.read_bytes()
+
+
 @pytest.mark.parametrize("other", ["options", "layout", "report"])
 def test_another_product_is_never_replaced(maker, other):
     assert maker.make(maker.task("one")) == 0
