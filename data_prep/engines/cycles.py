@@ -36,15 +36,7 @@ def render(
     packing: Packing,
     on_clip: Callable[[Clip], None],
 ) -> None:
-    """Renders scenes one after the other.
-
-    Args:
-        cycles: how.
-        scenes: what.
-        models: of all assets that are no built-in ones.
-        pictures: files of the pictures that the scenes name.
-        packing: how clips are stored.
-        on_clip: called with each clip as soon as it is there.
+    """Renders scenes one after the other, as `Engine.render` says.
 
     Raises:
         UserError: the worker failed.

@@ -10,6 +10,8 @@ from PIL import Image
 from posetraj_jax.data.records import Clip
 
 HEIGHT, WIDTH = 64, 128
+NUM_CLIPS = 5
+"""Of the small dataset."""
 
 
 def jpeg(frame: np.ndarray) -> bytes:

@@ -6,10 +6,9 @@ import grain
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from clips import make_clip, official_clip
+from clips import NUM_CLIPS, make_clip, official_clip
 
 from posetraj_jax.data.pipeline import (
-    DataOptions,
     decode,
     eval_examples,
     load_example,
@@ -21,29 +20,6 @@ from posetraj_jax.data.sources import RecordClip, open_source
 from posetraj_jax.data.tracks import draw_boxes, draw_maps
 from posetraj_jax.errors import UserError
 from posetraj_jax.structs import Batch
-
-NUM_CLIPS = 5
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
-    """Clips 0..4 of 16..20 frames; frame t of clip c is grey 10 c + t."""
-    folder = tmp_path_factory.mktemp("clips")
-    write_dataset([make_clip(number, 16 + number) for number in range(NUM_CLIPS)], folder)
-    return str(folder)
-
-
-@pytest.fixture
-def options(dataset) -> DataOptions:
-    return DataOptions(
-        path=dataset,
-        height=64,
-        width=128,
-        batch_size=2,
-        draw_box=False,
-        condition_on_box=False,
-        seed=3,
-    )
 
 
 def take(iterator, count: int) -> list[Batch]:

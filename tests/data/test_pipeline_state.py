@@ -22,27 +22,6 @@ TAKEN, MORE = 3, 4
 MEMORY_PROGRAM = Path(__file__).with_name("windows_memory.py")
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
-    """Clips 0..4 of 16..20 frames."""
-    folder = tmp_path_factory.mktemp("clips")
-    write_dataset([make_clip(number, 16 + number) for number in range(5)], folder)
-    return str(folder)
-
-
-@pytest.fixture
-def options(dataset) -> DataOptions:
-    return DataOptions(
-        path=dataset,
-        height=64,
-        width=128,
-        batch_size=2,
-        draw_box=False,
-        condition_on_box=False,
-        seed=3,
-    )
-
-
 def frames_of(batches, count: int) -> np.ndarray:
     """The frames of the next examples, whatever the size of a batch."""
     taken = itertools.islice(batches, count)

@@ -18,28 +18,12 @@ from real_videos import HEIGHT, VIDEOS, WIDTH, encoded, tracks_of, write
 
 from data_prep import vipseg
 from data_prep.fanout.report import EXIT_INCOMPLETE
-from data_prep.videos.pictures import Storage
 from posetraj_jax.data.pipeline import DataOptions, eval_examples
 from posetraj_jax.data.records import open_dataset
 from posetraj_jax.errors import UserError
 
 SAMPLES = Path(__file__).parents[3] / "shared/fixtures/vipseg_tracks"
 REPOSITORY = Path(__file__).parents[2]
-LARGE = Storage(height=64, width=128, short_side=0, jpeg_quality=90)
-SCALE = (128 / WIDTH, 64 / HEIGHT)
-MOST_BYTES = 400_000_000
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """Three good videos."""
-    return real_videos.vipseg(tmp_path_factory.mktemp("vipseg") / "a root")
-
-
-@pytest.fixture
-def own_root(tmp_path) -> Path:
-    """The same three, to be damaged."""
-    return real_videos.vipseg(tmp_path / "root")
 
 
 def run(root: Path, out: Path, *options: str) -> int:

@@ -26,18 +26,6 @@ SCALE = (128 / WIDTH, 64 / HEIGHT)
 MOST_BYTES = 400_000_000
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """Three good videos."""
-    return real_videos.vipseg(tmp_path_factory.mktemp("vipseg") / "a root")
-
-
-@pytest.fixture
-def own_root(tmp_path) -> Path:
-    """The same three, to be damaged."""
-    return real_videos.vipseg(tmp_path / "root")
-
-
 def make(root: Path, folder: Path, video: str = VIDEOS[1], **changes) -> Clip:
     """Does the work of one task."""
     options = {
