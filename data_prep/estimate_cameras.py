@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with appearing(target) as partial:
                     shutil.copyfile(task.folder(parts) / CAMERA, partial)
         # Marks of what was rejected stay, so that it is not done again.
-        pipeline.clear([t for t, o in zip(tasks, outcomes, strict=True) if o.results], parts)
+        pipeline.clear(parts, [t for t, o in zip(tasks, outcomes, strict=True) if o.results])
     said = report.of_outcomes(tasks, outcomes, [task.key for task in tasks], left_out)
     file = options.root / f"{CAMERAS}-report.json"
     said.write(file)

@@ -62,14 +62,15 @@ def run(tasks: Sequence[Task], parts: Path, options: FanoutOptions) -> list[Outc
     return [outcome_of(task, parts) or _failure(task, parts) for task in tasks]
 
 
-def clear(tasks: Sequence[Task], parts: Path) -> None:
-    """Removes the results of tasks, and of others of the same keys, which have become these.
+def clear(parts: Path, tasks: Sequence[Task] | None = None) -> None:
+    """Removes the results of all tasks; or only of these, and what they were before a change.
 
     To be called inside `alone`.
     """
-    keys = {task.key for task in tasks}
+    keys = {task.key for task in tasks or ()}
     for folder in parts.iterdir():
-        if Task.key_of(folder.name) in keys:
+        key = Task.key_of(folder.name)
+        if key and (tasks is None or key in keys):
             shutil.rmtree(folder, ignore_errors=True)
 
 

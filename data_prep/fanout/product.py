@@ -28,19 +28,21 @@ class Place(NamedTuple):
     report: Path
     parts: Path
     """Finished tasks; gone when nothing is missing, or what is missing was accepted."""
+    own_parts: bool
+    """Whether nothing else uses the folder of parts."""
 
     @classmethod
     def of_dataset(cls, out: Path, name: str, parts: Path | None) -> "Place":
         """The place of clip records: OUT/NAME/VERSION."""
-        own = parts or out / f".{name}.parts"
-        return cls(out / name / VERSION, out / f"{name}-report.json", own)
+        own = out / f".{name}.parts"
+        return cls(out / name / VERSION, out / f"{name}-report.json", parts or own, not parts)
 
     @classmethod
     def of_folder(cls, out: Path, parts: Path | None) -> "Place":
         """The place of a folder of files: OUT itself."""
         out = out.absolute()  # "." has no name
-        own = parts or out.with_name(f".{out.name}.parts")
-        return cls(out, out.with_name(f"{out.name}-report.json"), own)
+        own = out.with_name(f".{out.name}.parts")
+        return cls(out, out.with_name(f"{out.name}-report.json"), parts or own, not parts)
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def _ended(place: Place, work: Work, said: Report, accept: bool, how: str = "") 
         print(f"{how}: {place.folder}")
     code = said.exit_code(accept)
     if code == 0:
-        pipeline.clear(work.tasks, place.parts)
+        pipeline.clear(place.parts, None if place.own_parts else work.tasks)
     return code
 
 

@@ -134,10 +134,11 @@ def test_only_what_tasks_made_is_cleared(tmp_path):
     """The folder may be anybody's: `--parts .` must not cost a thesis."""
     (tmp_path / "thesis.txt").touch()
     tasks = [task("one"), task("two")]
-    for folder in (tmp_path, tmp_path / "own"):
-        with pipeline.alone(folder):
-            pipeline.run(tasks, folder, OPTIONS)
-            pipeline.clear(tasks, folder)
+    with pipeline.alone(tmp_path):
+        pipeline.run(tasks, tmp_path, OPTIONS)
+        pipeline.clear(tmp_path, [replace(tasks[0], job={"value": "as it was before"})])
+        assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {tasks[1].part}
+        pipeline.clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 

@@ -108,6 +108,7 @@ def test_a_rejected_source_can_be_mended_or_accepted(maker, capsys):
         assert maker.done == done
         assert "<bad>: no good: 3 of 4 sides missing" in capsys.readouterr().out
     assert maker.make(good, maker.task("bad", version=2)) == 0
+    assert not maker.place.parts.exists()
     assert maker.done == {"bad"}
     assert maker.made == {"good", "bad"}
 
