@@ -35,15 +35,16 @@ class Pair(NamedTuple):
     params: dict[str, Any]
     module: Any
 
-    def run(self, *args, method=None):
+    def run(self, *args, method=None, **static):
         """Ours, compiled, at full float32 precision."""
+        compiled = _compiled(self.network, method, **static)
         with jax.default_matmul_precision("highest"):
-            return jax.tree.map(np.asarray, _compiled(self.network, method)(self.params, *args))
+            return jax.tree.map(np.asarray, compiled(self.params, *args))
 
 
 @functools.cache
-def _compiled(network: Network, method: str | None):
-    return jax.jit(functools.partial(network.apply, method=method))
+def _compiled(network: Network, method: str | None, **static):
+    return jax.jit(functools.partial(network.apply, method=method, **static))
 
 
 def pair(component: str, config, *, seed: int) -> Pair:

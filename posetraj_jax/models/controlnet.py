@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from posetraj_jax import tree
-from posetraj_jax.models.stages import MICRO, TINY, Encoder, EncoderConfig, Residuals
+from posetraj_jax.models.stages import MICRO, TINY, Encoder, EncoderConfig, Residuals, Steady
 from posetraj_jax.nn.embeddings import EmbeddingMLP
 from posetraj_jax.nn.layers import Initializer, Make, zeros
 from posetraj_jax.structs import CAMERA_NUMBERS, MAP_CHANNELS
@@ -190,9 +190,21 @@ class ControlNet(Encoder):
         scale: float | Float[Array, ""] = 1.0,
     ) -> Residuals:
         """The residuals, times `scale` and the configured multiplicity; for any noise level."""
-        temb, context = self.embed_time(c_noise, time_ids), image_embed.astype(self.dtype)
+        steady = self.steady(image_embed, time_ids, sample.shape[1])
+        return self.predict(sample, c_noise, steady, map_features, scale)
+
+    def predict(
+        self,
+        sample: Float[Array, "b f h w c_in"],
+        c_noise: Float[Array, "b"],
+        steady: Steady,
+        map_features: Float[Array, "b f h w c0"],
+        scale: float | Float[Array, ""] = 1.0,
+    ) -> Residuals:
+        """The same, with what does not depend on the noise level at hand."""
+        temb = self.embed_time(c_noise, steady)
         hidden = self.conv_in(sample) + map_features.astype(self.dtype)
-        skips, mid = self.encode(hidden, temb, context)
+        skips, mid = self.encode(hidden, temb, steady)
         scale = jnp.asarray(scale, self.dtype)
         taps = zip(
             self.controlnet_down_blocks, skips, self.config.residual_multiplicity, strict=True

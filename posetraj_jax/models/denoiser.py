@@ -6,9 +6,27 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from posetraj_jax.diffusion import edm
-from posetraj_jax.models.stages import Residuals
+from posetraj_jax.models.stages import Residuals, Steady
 from posetraj_jax.nn.build import Network
 from posetraj_jax.structs import Conditioning
+
+
+class Guidance(NamedTuple):
+    """What the ControlNet is told of a video at every noise level alike."""
+
+    steady: Steady
+    map_features: Float[Array, "b f h8 w8 c0"]
+    """Of the trajectory encoder, which runs at pixel resolution."""
+    scale: float | Float[Array, ""] = 1.0
+    """Multiplies the residuals; 0 leaves the UNet alone."""
+
+
+class SteadyVideo(NamedTuple):
+    """What the denoiser is told of a video at every noise level alike: made once per video."""
+
+    unet: Steady
+    controlnet: Guidance | None
+    """None without a ControlNet."""
 
 
 class Denoiser(NamedTuple):
@@ -21,14 +39,22 @@ class Denoiser(NamedTuple):
     controlnet: Network | None
     """None for image-to-video without control: then there are neither features nor residuals."""
 
-    def encode_maps(
-        self, parameters: Any, cond: Conditioning
-    ) -> Float[Array, "b f h8 w8 c"] | None:
-        """The trajectory encoder's features: they do not depend on sigma."""
+    def steady(self, parameters: Any, cond: Conditioning, num_frames: int) -> SteadyVideo:
+        """Everything that does not depend on sigma; sampling makes it once per video."""
+        told = cond.image_embed, cond.time_ids, num_frames
+        return SteadyVideo(
+            unet=self.unet.apply(parameters.unet, *told, method="steady"),
+            controlnet=self._guidance(parameters, cond, num_frames),
+        )
+
+    def _guidance(self, parameters: Any, cond: Conditioning, num_frames: int) -> Guidance | None:
         if self.controlnet is None:
             return None
-        return self.controlnet.apply(
-            parameters.controlnet, cond.maps_pixels, cond.camera_rt, method="encode_maps"
+        params, apply = parameters.controlnet, self.controlnet.apply
+        told = cond.image_embed, cond.time_ids, num_frames
+        return Guidance(
+            steady=apply(params, *told, method="steady"),
+            map_features=apply(params, cond.maps_pixels, cond.camera_rt, method="encode_maps"),
         )
 
     def control(
@@ -37,15 +63,18 @@ class Denoiser(NamedTuple):
         noisy: Float[Array, "b f h8 w8 c"],
         sigma: Float[Array, "b"],
         cond: Conditioning,
-        map_features: Float[Array, "b f h8 w8 c0"] | None = None,
+        steady: SteadyVideo | None = None,
     ) -> Residuals | None:
         """What the ControlNet adds to the UNet; arguments as for the whole denoiser."""
         if self.controlnet is None:
             return None
-        if map_features is None:
-            map_features = self.encode_maps(parameters, cond)
-        inputs = _inputs(noisy, sigma, cond)
-        return self.controlnet.apply(parameters.controlnet, *inputs, map_features)
+        if steady is None:
+            guidance = self._guidance(parameters, cond, noisy.shape[1])
+        else:
+            guidance = steady.controlnet
+        return self.controlnet.apply(
+            parameters.controlnet, *_inputs(noisy, sigma, cond), *guidance, method="predict"
+        )
 
     def denoise(
         self,
@@ -54,9 +83,17 @@ class Denoiser(NamedTuple):
         sigma: Float[Array, "b"],
         cond: Conditioning,
         residuals: Residuals | None,
+        steady: SteadyVideo | None = None,
     ) -> Float[Array, "b f h8 w8 c"]:
         """The denoiser with what `control` gives already at hand."""
-        output = self.unet.apply(parameters.unet, *_inputs(noisy, sigma, cond), residuals)
+        inputs = _inputs(noisy, sigma, cond)
+        if steady is None:
+            told = cond.image_embed, cond.time_ids
+            output = self.unet.apply(parameters.unet, *inputs, *told, residuals)
+        else:
+            output = self.unet.apply(
+                parameters.unet, *inputs, steady.unet, residuals, method="predict"
+            )
         s = edm.scalings(sigma)
         c_skip, c_out = (edm.expand(c, noisy.ndim) for c in (s.c_skip, s.c_out))
         return c_skip * noisy + c_out * output.astype(jnp.float32)
@@ -67,23 +104,23 @@ class Denoiser(NamedTuple):
         noisy: Float[Array, "b f h8 w8 c"],
         sigma: Float[Array, "b"],
         cond: Conditioning,
-        map_features: Float[Array, "b f h8 w8 c0"] | None = None,
+        steady: SteadyVideo | None = None,
     ) -> Float[Array, "b f h8 w8 c"]:
         """Estimates the clean latents, float32, from `noisy` = latents + sigma noise.
 
         Args:
           sigma: noise levels > 0, one per clip.
-          map_features: from `encode_maps`, which sampling calls once per video.
+          steady: of `cond`, which then is read for its `image_latents` only.
         """
-        residuals = self.control(parameters, noisy, sigma, cond, map_features)
-        return self.denoise(parameters, noisy, sigma, cond, residuals)
+        residuals = self.control(parameters, noisy, sigma, cond, steady)
+        return self.denoise(parameters, noisy, sigma, cond, residuals, steady)
 
 
 def _inputs(
     noisy: Float[Array, "b f h w c"], sigma: Float[Array, "b"], cond: Conditioning
-) -> tuple[Array, Array, Array, Array]:
-    """What UNet and ControlNet are both given: sample, c_noise, image embedding, time ids."""
+) -> tuple[Array, Array]:
+    """What UNet and ControlNet are both given: sample and c_noise."""
     s = edm.scalings(sigma)
     image = jnp.broadcast_to(cond.image_latents[:, None], noisy.shape)
     sample = jnp.concatenate([edm.expand(s.c_in, noisy.ndim) * noisy, image], axis=-1)
-    return sample, s.c_noise, cond.image_embed, cond.time_ids
+    return sample, s.c_noise

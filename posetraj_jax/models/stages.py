@@ -11,7 +11,7 @@ from posetraj_jax.nn.attention import TemporalContext
 from posetraj_jax.nn.embeddings import EmbeddingMLP, sinusoid
 from posetraj_jax.nn.layers import NUM_GROUPS, Make, checkpointed
 from posetraj_jax.nn.resnet import Downsample, SpatioTemporalResBlock, Upsample
-from posetraj_jax.nn.transformer import SpatioTemporalTransformer
+from posetraj_jax.nn.transformer import SpatioTemporalTransformer, VideoContext
 
 NUM_TIME_IDS = 3
 TINY = {
@@ -30,6 +30,19 @@ class Residuals(NamedTuple):
 
     skips: tuple[Float[Array, "b f _h _w _c"], ...]
     mid: Float[Array, "b f h w c"]
+
+
+Contexts = tuple[VideoContext, ...]
+"""Of the transformers of one level."""
+
+
+class Steady(NamedTuple):
+    """What a network is told of a video and need not compute again at every noise level."""
+
+    ids_embed: Float[Array, "b t"]
+    """Embedding of the added time ids."""
+    levels: tuple[Contexts, ...]
+    """Of all levels in the order in which they run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +154,15 @@ def _transformers(
     ]
 
 
-class DownStage(nnx.Module):
+class Level(nnx.Module):
+    """A level of the networks; subclasses have `attentions`, which may be none."""
+
+    def contexts(self, image_embed: Float[Array, "b d"], num_frames: int) -> Contexts:
+        """What its transformers are told of videos of this length by their image."""
+        return tuple(each.context(image_embed, num_frames) for each in self.attentions)
+
+
+class DownStage(Level):
     """One level on the way down; every level but the last attends and ends by halving."""
 
     def __init__(self, level: int, config: EncoderConfig, make: Make):
@@ -159,14 +180,14 @@ class DownStage(nnx.Module):
         self,
         x: Float[Array, "b f h w c"],
         temb: Float[Array, "b t"],
-        context: Float[Array, "b d"],
+        contexts: Contexts,
     ) -> tuple[Float[Array, "b f h2 w2 c2"], tuple[Float[Array, "b f _h _w c2"], ...]]:
         """The activations, and one skip connection per layer and per halving."""
         skips = []
         for i, resnet in enumerate(self.resnets):
             x = checkpointed(resnet, self.remat)(x, temb)
             if self.attentions:
-                x = checkpointed(self.attentions[i], self.remat)(x, context)
+                x = checkpointed(self.attentions[i], self.remat)(x, contexts[i])
             skips.append(x)
         for downsample in self.downsamplers:
             x = downsample(x)
@@ -174,7 +195,7 @@ class DownStage(nnx.Module):
         return x, tuple(skips)
 
 
-class MidStage(nnx.Module):
+class MidStage(Level):
     """The deepest level: residual block, transformer, residual block."""
 
     def __init__(self, config: EncoderConfig, make: Make):
@@ -187,15 +208,15 @@ class MidStage(nnx.Module):
         self,
         x: Float[Array, "b f h w c"],
         temb: Float[Array, "b t"],
-        context: Float[Array, "b d"],
+        contexts: Contexts,
     ) -> Float[Array, "b f h w c"]:
         """The activations after the middle."""
         x = checkpointed(self.resnets[0], self.remat)(x, temb)
-        x = checkpointed(self.attentions[0], self.remat)(x, context)
+        x = checkpointed(self.attentions[0], self.remat)(x, contexts[0])
         return checkpointed(self.resnets[1], self.remat)(x, temb)
 
 
-class UpStage(nnx.Module):
+class UpStage(Level):
     """One level on the way up: each residual block first takes in a skip connection.
 
     `level` counts as on the way down, so the deepest level comes first and does not attend.
@@ -221,14 +242,14 @@ class UpStage(nnx.Module):
         x: Float[Array, "b f h w c"],
         skips: tuple[Float[Array, "b f h w _"], ...],
         temb: Float[Array, "b t"],
-        context: Float[Array, "b d"],
+        contexts: Contexts,
     ) -> Float[Array, "b f h2 w2 c2"]:
         """The activations; `skips` in the order in which they are used, deepest first."""
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
             x = jnp.concatenate([x, skip], axis=-1)
             x = checkpointed(resnet, self.remat)(x, temb)
             if self.attentions:
-                x = checkpointed(self.attentions[i], self.remat)(x, context)
+                x = checkpointed(self.attentions[i], self.remat)(x, contexts[i])
         for upsample in self.upsamplers:
             x = upsample(x)
         return x
@@ -251,23 +272,36 @@ class Encoder(nnx.Module):
         self.mid_block = MidStage(config, make)
         self.config, self.dtype = config, make.dtype
 
-    def embed_time(
-        self, c_noise: Float[Array, "b"], time_ids: Float[Array, "b 3"]
-    ) -> Float[Array, "b t"]:
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The levels in the order in which they run."""
+        return (*self.down_blocks, self.mid_block)
+
+    def steady(
+        self, image_embed: Float[Array, "b d"], time_ids: Float[Array, "b 3"], num_frames: int
+    ) -> Steady:
+        """What does not depend on the noise level: when sampling, call it once per video."""
+        ids = sinusoid(time_ids, self.config.addition_time_embed_dim)
+        image_embed = image_embed.astype(self.dtype)
+        return Steady(
+            ids_embed=self.add_embedding(ids.reshape(len(ids), -1)),
+            levels=tuple(level.contexts(image_embed, num_frames) for level in self.levels),
+        )
+
+    def embed_time(self, c_noise: Float[Array, "b"], steady: Steady) -> Float[Array, "b t"]:
         """The sum of the embeddings of the noise level and of the added time ids."""
         noise = sinusoid(c_noise, self.config.block_out_channels[0])
-        ids = sinusoid(time_ids, self.config.addition_time_embed_dim)
-        return self.time_embedding(noise) + self.add_embedding(ids.reshape(len(ids), -1))
+        return self.time_embedding(noise) + steady.ids_embed
 
     def encode(
         self,
         x: Float[Array, "b f h w c"],
         temb: Float[Array, "b t"],
-        context: Float[Array, "b d"],
+        steady: Steady,
     ) -> tuple[tuple[Float[Array, "b f _h _w _c"], ...], Float[Array, "b f h2 w2 c2"]]:
         """All skip connections, `x` first, and the activations after the middle."""
         skips = (x,)
-        for stage in self.down_blocks:
-            x, more = stage(x, temb, context)
+        for stage, contexts in zip(self.down_blocks, steady.levels, strict=False):
+            x, more = stage(x, temb, contexts)
             skips += more
-        return skips, self.mid_block(x, temb, context)
+        return skips, self.mid_block(x, temb, steady.levels[len(self.down_blocks)])

@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from posetraj_jax.models.stages import Encoder, EncoderConfig, Residuals, UpStage
+from posetraj_jax.models.stages import Encoder, EncoderConfig, Level, Residuals, Steady, UpStage
 from posetraj_jax.nn.layers import GroupNorm, Make
 
 
@@ -37,6 +37,11 @@ class UNet(Encoder):
         self.conv_norm_out = GroupNorm(c0, make, eps=1e-5)
         self.conv_out = make.conv(c0, config.out_channels)
 
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The levels in the order in which they run."""
+        return (*super().levels, *self.up_blocks)
+
     def __call__(
         self,
         sample: Float[Array, "b f h w c_in"],
@@ -49,13 +54,25 @@ class UNet(Encoder):
 
         `h` and `w` are multiples of 8, so that every halving is exact.
         """
-        temb, context = self.embed_time(c_noise, time_ids), image_embed.astype(self.dtype)
-        skips, x = self.encode(self.conv_in(sample), temb, context)
+        steady = self.steady(image_embed, time_ids, sample.shape[1])
+        return self.predict(sample, c_noise, steady, residuals)
+
+    def predict(
+        self,
+        sample: Float[Array, "b f h w c_in"],
+        c_noise: Float[Array, "b"],
+        steady: Steady,
+        residuals: Residuals | None = None,
+    ) -> Float[Array, "b f h w c_out"]:
+        """The same, with what does not depend on the noise level at hand."""
+        temb = self.embed_time(c_noise, steady)
+        skips, x = self.encode(self.conv_in(sample), temb, steady)
         if residuals is not None:
             skips = tuple(skip + extra for skip, extra in zip(skips, residuals.skips, strict=True))
             x += residuals.mid
         remaining = list(skips)
-        for stage in self.up_blocks:
+        on_the_way_up = steady.levels[-len(self.up_blocks) :]
+        for stage, contexts in zip(self.up_blocks, on_the_way_up, strict=True):
             taken = tuple(remaining.pop() for _ in stage.resnets)
-            x = stage(x, taken, temb, context)
+            x = stage(x, taken, temb, contexts)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))

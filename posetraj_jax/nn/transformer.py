@@ -1,6 +1,7 @@
 """The transformer of the video blocks: attention in space, attention in time, and their blend."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,17 @@ from posetraj_jax.nn.embeddings import EmbeddingMLP, sinusoid
 from posetraj_jax.nn.layers import Blend, GroupNorm, Make
 
 EXPANSION = 4
+
+
+class VideoContext(NamedTuple):
+    """What one transformer is told of a video; it is the same at every noise level."""
+
+    spatial: tuple[Float[Array, "b d"], ...]
+    """What each spatial block takes from the image."""
+    temporal: tuple[Float[Array, "b d"], ...]
+    """What each temporal block takes from the image; none where nothing temporal runs."""
+    frame_embed: Float[Array, "f d"] | None
+    """Embedding of the index of each frame."""
 
 
 class FeedForward(nnx.Module):
@@ -43,11 +55,11 @@ class SpatialBlock(nnx.Module):
         self.ff = FeedForward(d, make)
 
     def __call__(
-        self, x: Float[Array, "b f n d"], context: Float[Array, "b context_dim"]
+        self, x: Float[Array, "b f n d"], from_image: Float[Array, "b d"]
     ) -> Float[Array, "b f n d"]:
-        """Tokens after the block."""
+        """Tokens after the block; `from_image` is what `attn2` gives."""
         x += self.attn1(self.norm1(x))
-        x += self.attn2(context)[:, None, None, :]
+        x += from_image[:, None, None, :]
         return x + self.ff(self.norm3(x))
 
 
@@ -65,12 +77,12 @@ class TemporalBlock(nnx.Module):
         self.order = order
 
     def __call__(
-        self, x: Float[Array, "b f n d"], context: Float[Array, "b context_dim"]
+        self, x: Float[Array, "b f n d"], from_image: Float[Array, "b d"]
     ) -> Float[Array, "b f n d"]:
-        """Tokens after the block."""
+        """Tokens after the block; `from_image` is what `attn2` gives."""
         x += self.ff_in(self.norm_in(x))
         x += self.attn1.over_frames(self.norm1(x))
-        x += spread_over_positions(self.attn2(context), x.shape[2], self.order)
+        x += spread_over_positions(from_image, x.shape[2], self.order)
         return x + self.ff(self.norm3(x))
 
 
@@ -102,24 +114,30 @@ class SpatioTemporalTransformer(nnx.Module):
         self.time_pos_embed = EmbeddingMLP(d, EXPANSION * d, d, make)
         self.time_mixer = Blend(0.5, make)
         self.proj_out = make.linear(d, d)
+        self.d, self.still = d, make.still
+
+    def context(self, image_embed: Float[Array, "b context_dim"], num_frames: int) -> VideoContext:
+        """What the transformer is told of videos of this length by their image."""
+        spatial = tuple(block.attn2(image_embed) for block in self.transformer_blocks)
+        if self.still:
+            return VideoContext(spatial, (), None)
+        temporal = tuple(block.attn2(image_embed) for block in self.temporal_transformer_blocks)
+        frame_index = jnp.arange(num_frames, dtype=jnp.float32)
+        return VideoContext(spatial, temporal, self.time_pos_embed(sinusoid(frame_index, self.d)))
 
     def __call__(
-        self, x: Float[Array, "b f h w d"], context: Float[Array, "b context_dim"]
+        self, x: Float[Array, "b f h w d"], context: VideoContext
     ) -> Float[Array, "b f h w d"]:
         """The activations after the transformer."""
         b, f, h, w, d = x.shape
         tokens = self.proj_in(self.norm(x)).reshape(b, f, h * w, d)
-        for spatial, temporal in zip(
-            self.transformer_blocks, self.temporal_transformer_blocks, strict=True
-        ):
-            tokens = spatial(tokens, context)
-            tokens = self.time_mixer(tokens, partial(self._run_temporal, temporal, tokens, context))
+        for i, spatial in enumerate(self.transformer_blocks):
+            tokens = spatial(tokens, context.spatial[i])
+            tokens = self.time_mixer(tokens, partial(self._run_temporal, i, tokens, context))
         return self.proj_out(tokens).reshape(x.shape) + x
 
     def _run_temporal(
-        self, block: TemporalBlock, tokens: Float[Array, "b f n d"], context: Float[Array, "b _"]
+        self, i: int, tokens: Float[Array, "b f n d"], context: VideoContext
     ) -> Float[Array, "b f n d"]:
-        _, f, _, d = tokens.shape
-        frame_index = jnp.arange(f, dtype=jnp.float32)
-        frame_embed = self.time_pos_embed(sinusoid(frame_index, d))[:, None, :]
-        return block(tokens + frame_embed, context)
+        block = self.temporal_transformer_blocks[i]
+        return block(tokens + context.frame_embed[:, None, :], context.temporal[i])

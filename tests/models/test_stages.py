@@ -41,6 +41,11 @@ def stage(module_cls, *path, level=None, skips=None) -> Pair:
     return Pair(network, params, module)
 
 
+def told(ours: Pair):
+    """What the transformers of a stage are told by the image."""
+    return ours.run(CONTEXT, num_frames=F, method="contexts")
+
+
 def run_torch(module, x, **options):
     per_frame = [torch.from_numpy(a).repeat_interleave(F, dim=0) for a in (TEMB, CONTEXT)]
     with torch.no_grad():
@@ -61,7 +66,7 @@ def last(tensor):
 @pytest.mark.parametrize("level", [0, 1])
 def test_down_stage(level):
     ours, x = stage(DownStage, "down_blocks", str(level), level=level), draw(3, B, F, H, W, 64)
-    out, skips = ours.run(x, TEMB, CONTEXT)
+    out, skips = ours.run(x, TEMB, told(ours))
     expected, expected_skips = run_torch(ours.module, x)
     assert len(skips) == len(expected_skips) == (3 if level == 0 else 2)
     for got, want in zip((out, *skips), (expected, *expected_skips), strict=True):
@@ -70,7 +75,7 @@ def test_down_stage(level):
 
 def test_mid_stage():
     ours, x = stage(MidStage, "mid_block"), draw(4, B, F, H, W, 96)
-    got = ours.run(x, TEMB, CONTEXT)
+    got = ours.run(x, TEMB, told(ours))
     assert relative_error(got, last(run_torch(ours.module, x))) <= BLOCK_TOLERANCE
 
 
@@ -80,7 +85,7 @@ def test_up_stage(index, level, skips):
     x = draw(5, B, F, H, W, 96)
     given = tuple(draw(6 + i, B, F, H, W, c) for i, c in enumerate(skips))
     expected = run_torch(ours.module, x, res_hidden_states_tuple=tuple(map(first, given[::-1])))
-    assert relative_error(ours.run(x, given, TEMB, CONTEXT), last(expected)) <= BLOCK_TOLERANCE
+    assert relative_error(ours.run(x, given, TEMB, told(ours)), last(expected)) <= BLOCK_TOLERANCE
 
 
 def test_skip_channels_follow_the_encoder():
@@ -107,7 +112,8 @@ def test_wrong_configurations_are_refused(wrong, message):
 def test_time_embedding_is_per_clip_and_sums_noise_level_and_ids():
     ids = np.array([[6, 127, 0.02], [24, 10, 0.5]], np.float32)
     c_noise = np.array([-1.2, 1.6], np.float32)
-    got = whole().run(c_noise, ids, method="embed_time")
+    steady = whole().run(np.zeros((2, 40), np.float32), ids, num_frames=1, method="steady")
+    got = whole().run(c_noise, steady, method="embed_time")
     sample = torch.zeros(2, 1, 1, 1, 1)
     inputs = (sample, torch.from_numpy(c_noise), torch.zeros(2, 40), torch.from_numpy(ids))
     with torch.no_grad():

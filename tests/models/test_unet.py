@@ -80,8 +80,9 @@ def test_rematerialisation_changes_neither_outputs_nor_gradients():
     def value_and_grad(remat):
         network = build(lambda config, make: DownStage(0, config, make), SMALL, remat=remat)
 
-        def loss(params, *inputs):
-            return jnp.mean(jnp.square(network.apply(params, *inputs)[0]))
+        def loss(params, x, temb, context):
+            contexts = network.apply(params, context, 2, method="contexts")
+            return jnp.mean(jnp.square(network.apply(params, x, temb, contexts)[0]))
 
         return jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(params, x, temb, context))
 
