@@ -31,8 +31,8 @@ class ConditioningOptions:
     """The section `conditioning` of the config, see there for units; and what CLIP is used to."""
 
     noise_aug: str
-    noise_aug_strength: float
-    motion_bucket_id: float
+    noise_aug_strength: float | Float[Array, ""]
+    motion_bucket_id: float | Float[Array, ""]
     time_ids: str
     clip_range: str
     dropout: float

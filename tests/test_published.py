@@ -204,9 +204,9 @@ def test_our_grid_and_initial_noise_are_those_of_diffusers(sigma_range, steps):
     assert not published.scheduler_problems(fields)
     theirs = schedule(fields, steps)
     np.testing.assert_allclose(karras_sigmas(steps, low, high), theirs["sigmas"], rtol=1e-6)
-    key, shape = jax.random.key(0), (1, 1, 2, 2, 4)
-    expected = jax.random.normal(key, shape) * theirs["init_noise_sigma"]
-    np.testing.assert_allclose(sampler.initial_latents(key, shape, high), expected, rtol=1e-6)
+    noise = jax.random.normal(jax.random.key(0), (1, 1, 2, 2, 4))
+    expected = noise * theirs["init_noise_sigma"]
+    np.testing.assert_allclose(sampler.initial_latents(noise, high), expected, rtol=1e-6)
     np.testing.assert_allclose(np.log(theirs["sigmas"][:-1]) / 4, theirs["timesteps"], 1e-5, 1e-6)
 
 

@@ -8,7 +8,6 @@ is any callable `denoise(latents, sigma) -> x_0`, in the manner of k-diffusion.
 import itertools
 from collections.abc import Callable, Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -17,10 +16,10 @@ Denoise = Callable[[Array, Array], Array]
 
 
 def initial_latents(
-    key: Array, shape: tuple[int, ...], sigma_max: float
+    noise: Float[Array, "b f h w c"], sigma_max: float
 ) -> Float[Array, "b f h w c"]:
-    """Pure noise at the first level, with the standard deviation sqrt(sigma_max^2 + 1) of SVD."""
-    return jax.random.normal(key, shape) * (sigma_max**2 + 1.0) ** 0.5
+    """N(0, 1) at the first level, with the standard deviation sqrt(sigma_max^2 + 1) of SVD."""
+    return noise * (sigma_max**2 + 1.0) ** 0.5
 
 
 def guidance_scales(frames: int, lowest: float, highest: float) -> Float[np.ndarray, "{frames}"]:

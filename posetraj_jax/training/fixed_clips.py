@@ -105,13 +105,14 @@ class FixedClips:
         examples = self._examples[: self._options.sample_clips]
         for index, example in enumerate(examples):
             key = jax.random.fold_in(jax.random.key(SAMPLE_SEED), index)
+            noise = self._program.draw(key[None], example.batch)
             steps = generation.generate(
-                self._program, parameters, example.batch, key, self._options.sampling
+                self._program, parameters, example.batch, noise, self._options.sampling
             )
             for step, latents in enumerate(steps, start=1):  # noqa: B007 - the last one is decoded
                 if not progress(f"sampling clip {index + 1} of {len(examples)}, step {step}"):
                     return
-            frames = np.asarray(self._program.decode(parameters.vae, latents))[0]
+            frames = generation.decode(self._program, parameters, latents)[0]
             yield write_comparison(folder, example, frames)
 
 

@@ -58,5 +58,6 @@ def test_guidance_per_frame():
 
 
 def test_initial_latents_have_the_deviation_of_svd():
-    latents = sampler.initial_latents(jax.random.key(0), (1, 14, 16, 24, 4), 700.0)
+    noise = jax.random.normal(jax.random.key(0), (1, 14, 16, 24, 4))
+    latents = sampler.initial_latents(noise, 700.0)
     assert abs(float(latents.std()) / (700.0**2 + 1) ** 0.5 - 1) < 0.02

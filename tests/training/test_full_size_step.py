@@ -46,10 +46,14 @@ def test_stage_3_traces_at_full_size():
     sampling = SamplingOptions(25, 1.0, 3.0, 0.002, 700.0, options.conditioning)
     program = generation.make_program(networks, sampling)
     parameters = frozen.with_part("controlnet", state.params)
-    start = jax.eval_shape(program.begin, parameters, abstract_batch(c, networks), KEY)
+    batch = abstract_batch(c, networks)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    noise = jax.eval_shape(program.draw, keys, batch)
+    numbers = generation.scalars(sampling, 14)
+    start = jax.eval_shape(program.begin, parameters, batch, noise, numbers)
     assert start.latents.shape == LATENTS
-    assert start.cond.image_embed.shape == (2, 1024)
-    assert start.cond.camera_rt.shape == (2, 14, 12)
+    assert start.cond.image_latents.shape == (2, 40, 72, 4)
+    assert start.steady.controlnet.map_features.shape == (2, 14, 40, 72, 320)
     latents = jax.eval_shape(
         program.step, start.latents, shape(), shape(), parameters, start._replace(latents=None)
     )
