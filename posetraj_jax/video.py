@@ -73,20 +73,20 @@ def write_video(path: Path | str, frames_uint8: UInt8[Array, "f h w 3"], fps: fl
             got=f"{len(frames_uint8)} frames at {fps} per second",
             fix="check what made the frames",
         )
-    with _appearing_whole(path) as partial:
+    with appearing_whole(path) as partial:
         writers[path.suffix.lower()](partial, frames_uint8, fps)
     return path
 
 
 def write_image(path: Path, image_uint8: UInt8[Array, "h w 3"]) -> Path:
     """Writes one picture; its suffix says how, and its folder is made if absent."""
-    with _appearing_whole(path) as partial:
+    with appearing_whole(path) as partial:
         Image.fromarray(image_uint8).save(partial)
     return path
 
 
 @contextmanager
-def _appearing_whole(path: Path) -> Iterator[Path]:
+def appearing_whole(path: Path) -> Iterator[Path]:
     """Gives a path in a temporary folder beside the target; moves it there if all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
