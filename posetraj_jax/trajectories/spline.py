@@ -40,8 +40,7 @@ def sample_spline(
         times: when each control point is reached, increasing from 0 to 1; the speed is constant
             from one to the next. None: constant speed all along.
     """
-    apart = np.hypot(*np.diff(control, axis=0).T) > SAME_PX
-    distinct = np.concatenate([[True], apart])
+    distinct = _distinct(control)
     curve = catmull_rom(control[distinct])
     fine, length = measure(curve)
     at_distinct = np.interp(np.arange(len(curve.points)), fine, length)
@@ -53,6 +52,18 @@ def sample_spline(
         place = np.interp(moments, times, at_control)
         reached = np.searchsorted(times, moments + SAME_TIME, side="right") - 1
     return evaluate(curve, np.interp(place, length, fine)), reached
+
+
+def trace_spline(control: Float[Array, "n 2"]) -> Float[Array, "m 2"]:
+    """Points along the whole curve, near enough to each other to be drawn as lines."""
+    curve = catmull_rom(control[_distinct(control)])
+    pieces = (len(curve.points) - 1) * FEWEST_STEPS
+    return evaluate(curve, np.arange(pieces + 1) / FEWEST_STEPS)
+
+
+def _distinct(control: Array) -> Array:
+    """Which control points are not where the one before is."""
+    return np.concatenate([[True], np.hypot(*np.diff(control, axis=0).T) > SAME_PX])
 
 
 def catmull_rom(points: Float[Array, "n 2"]) -> Curve:
