@@ -6,8 +6,9 @@ from jaxtyping import UInt8
 from posetraj_jax.trajectories.floor_camera import Array, FloorCamera
 from posetraj_jax.trajectories.floor_motion import FloorTrack, arrows_px, boxes_px
 from posetraj_jax.trajectories.preview import BLACK, WHITE, unit_of
-from posetraj_jax.video import draw_path, track_colours
+from posetraj_jax.video import draw_path
 
+BLUE = (120, 200, 255)
 OUTLINE = (0, 1, 3, 2, 0, 4, 5, 7, 6, 4, 5, 1, 3, 7, 6, 2)
 """Corners in an order that runs along all 12 edges of a box."""
 FRONT = (0, 1, 5, 4, 0)
@@ -35,13 +36,12 @@ def draw_ghosts(
     Raises:
         UserError: a box reaches behind the camera.
     """
-    drawn, unit = image_uint8.copy(), unit_of(camera.size)
+    drawn, thickness = image_uint8.copy(), max(1, unit_of(camera.size) // 2)
     frames = np.unique(np.linspace(0, len(track.places) - 1, most).round().astype(int))
     boxes = boxes_px(camera, track, sides_m)[frames]
     arrows = arrows_px(camera, track, AHEAD * sides_m[1])[frames]
-    colour = track_colours(1)[0]
     for box, arrow in zip(boxes, arrows, strict=True):
-        for line, ink in ((box[list(OUTLINE)], colour), (box[list(FRONT)], WHITE), (arrow, WHITE)):
-            draw_path(drawn, line, BLACK, unit + 2)
-            draw_path(drawn, line, ink, unit)
+        for line, ink in ((box[list(OUTLINE)], BLUE), (box[list(FRONT)], WHITE), (arrow, WHITE)):
+            draw_path(drawn, line, BLACK, thickness + 2)
+            draw_path(drawn, line, ink, thickness)
     return drawn
