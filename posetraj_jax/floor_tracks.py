@@ -35,13 +35,6 @@ GREY = 128
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, writes the track and its preview, and returns the exit code."""
     o = _make_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-    image = video.read_image(o.image) if o.image else None
-    size = _size(o.size, image)
-    camera = make_camera(
-        size, height_m=o.height, pitch_deg=o.pitch, focal_px=o.focal, hfov_deg=o.hfov
-    )
-    motion = motions.Motion(o.motion, o.radius, o.length, o.angle, o.direction, o.heading)
-    track = motions.move(camera, motion, tuple(o.start), o.frames)
     if o.image and not o.preview:
         raise UserError(
             "--image is for the preview",
@@ -49,7 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
             got="--image alone",
             fix="add --preview, or leave --image out and state --size",
         )
-    picture = _preview(camera, track, o.box, image) if o.preview else None
+    image = video.read_image(o.image) if o.image else None
+    size = _size(o.size, image)
+    camera = make_camera(
+        size, height_m=o.height, pitch_deg=o.pitch, focal_px=o.focal, hfov_deg=o.hfov
+    )
+    motion = motions.Motion(o.motion, o.radius, o.length, o.angle, o.direction, o.heading)
+    track = motions.move(camera, motion, tuple(o.start), o.frames)
+    picture = _preview(camera, track, tuple(o.box), image) if o.preview else None
     print(write_tracks(o.out, rounded(motions.as_track_file(track, camera))))
     if picture is not None:
         print(video.write_image(o.preview, picture))
@@ -140,7 +140,7 @@ def _preview(
         )
     if image is None:
         image = np.full((*camera.size, 3), GREY, np.uint8)
-    ghosts = draw_ghosts(image, camera, track, tuple(sides_m))
+    ghosts = draw_ghosts(image, camera, track, sides_m)
     return draw_preview(ghosts, motions.as_track_file(track, camera), len(track.places))
 
 
