@@ -6,7 +6,7 @@
 The start is the pixel where the object touches the floor. Directions are degrees counter-clockwise
 as seen from above: 0 goes to the right, 90 away from the camera. The camera is PoseTraj-10K's
 unless --height, --pitch and --focal or --hfov say otherwise. --preview draws the track, and the
-object as a box, over --image.
+object as a box, over --image, whose size is then that of the track.
 """
 
 import argparse
@@ -35,13 +35,6 @@ GREY = 128
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, writes the track and its preview, and returns the exit code."""
     o = _make_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-    if o.image and not o.preview:
-        raise UserError(
-            "--image is for the preview",
-            expected="--preview, a picture to write",
-            got="--image alone",
-            fix="add --preview, or leave --image out and state --size",
-        )
     image = video.read_image(o.image) if o.image else None
     size = _size(o.size, image)
     camera = make_camera(
@@ -49,10 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     motion = motions.Motion(o.motion, o.radius, o.length, o.angle, o.direction, o.heading)
     track = motions.move(camera, motion, tuple(o.start), o.frames)
-    picture = _preview(camera, track, tuple(o.box), image) if o.preview else None
-    print(write_tracks(o.out, rounded(motions.as_track_file(track, camera))))
-    if picture is not None:
+    if o.preview:  # before the track is written: a box may reach behind the camera
+        picture = _preview(camera, track, tuple(o.box), image)
         print(video.write_image(o.preview, picture))
+    print(write_tracks(o.out, rounded(motions.as_track_file(track, camera))))
     return 0
 
 
@@ -64,7 +57,7 @@ def _make_parser() -> argparse.ArgumentParser:
     default = motions.Motion()
 
     def add(name: str, **options) -> None:
-        text = options.pop("help") + (" (%(default)s)" if options.get("default") else "")
+        text = options.pop("help") + (" (%(default)s)" if "default" in options else "")
         parser.add_argument(name, help=text, **options)
 
     add(
@@ -99,7 +92,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--focal", type=float, help="focal length in pixels; default: the official camera's")
     add("--hfov", type=float, help="horizontal field of view in degrees, instead of --focal")
     add("--out", type=Path, required=True, help="track file to write")
-    add("--image", type=Path, help="picture for the preview; default: grey")
+    add("--image", type=Path, help="picture that the track is for; the preview lies over it")
     add("--preview", type=Path, help="picture to write")
     add("--box", type=float, nargs=3, metavar=("X", "Y", "Z"), default=(0.3, 0.5, 0.3),
         help="sides in metres of the object in the preview, whose front is a Y end")  # fmt: skip

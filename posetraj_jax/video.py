@@ -79,7 +79,18 @@ def write_video(path: Path | str, frames_uint8: UInt8[Array, "f h w 3"], fps: fl
 
 
 def write_image(path: Path, image_uint8: UInt8[Array, "h w 3"]) -> Path:
-    """Writes one picture; its suffix says how, and its folder is made if absent."""
+    """Writes one picture; its suffix says how, and its folder is made if absent.
+
+    Raises:
+        UserError: for a suffix of no kind of picture.
+    """
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise UserError(
+            f"A picture cannot be written to {path}",
+            expected="a path that ends in .png, .jpg, or another kind of picture",
+            got=f"suffix {path.suffix!r}",
+            fix="choose another path",
+        )
     with appearing_whole(path) as partial:
         Image.fromarray(image_uint8).save(partial)
     return path

@@ -51,6 +51,8 @@ def test_the_preview_lies_over_the_image_and_has_its_size(tmp_path):
     assert (picture[:40] == ground[:40]).all()
     assert (picture != ground).any()
     assert read_tracks(tmp_path / "t.json").size == (200, 360)
+    assert run(tmp_path, f"{words} --image {tmp_path / 'photo.png'}") == 0
+    assert read_tracks(tmp_path / "t.json").size == (200, 360)
 
 
 def test_without_an_image_the_preview_is_on_grey(tmp_path):
@@ -70,7 +72,7 @@ def test_without_an_image_the_preview_is_on_grey(tmp_path):
         (f"{CIRCLE} --preview PHOTO --box 1 0 1", "--box cannot be used"),
         (f"{CIRCLE} --preview PHOTO --box 1 nan 1", "--box cannot be used"),
         (f"{CIRCLE} --image none.png", "no such file"),
-        (f"{CIRCLE} --image PHOTO", "--image is for the preview"),
+        (f"{CIRCLE} --preview p.xyz", "A picture cannot be written"),
         (f"{CIRCLE} --image PHOTO --preview p.png --size 576 320", "an image of 64 x 32"),
         (f"{CIRCLE} --image PHOTO --preview p.png", "The start is not in the picture"),
         ("--start 5 5 --motion line --pitch 0", "The start is not on the floor"),

@@ -220,3 +220,7 @@ def test_what_is_no_picture_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("posetraj_jax.video.MAX_PIXELS", 100)
     with pytest.raises(UserError, match="64x48 is more than 100 pixels"):
         read_image(path)
+    for name in ("a.xyz", "a", "a.psd"):
+        with pytest.raises(UserError, match="A picture cannot be written"):
+            write_image(tmp_path / "new" / name, moving_square(1)[0])
+    assert not (tmp_path / "new").exists()
