@@ -18,6 +18,7 @@ PACKAGES = [
     "posetraj_jax.models",
     "posetraj_jax.nn",
     "posetraj_jax.training",
+    "posetraj_jax.trajectories",
     "data_prep",
     "data_prep.cameras",
     "data_prep.engines",

@@ -24,12 +24,13 @@ from data_prep.fanout.product import Place, Work, make
 from data_prep.fanout.task import Outcome, Task, stamp
 from data_prep.objects.found import ObjectEntry, find_objects
 from data_prep.objects.object_file import SUPPORTED
-from data_prep.scenes import looks, paths, posetraj
+from data_prep.scenes import looks, posetraj
 from data_prep.scenes.posetraj import SceneOptions
 from data_prep.scenes.toys import BUILTIN
 from posetraj_jax import errors
 from posetraj_jax.data.records import require_name, write_dataset
 from posetraj_jax.errors import UserError, listed
+from posetraj_jax.trajectories import floor_paths
 
 ALONE = (".glb", ".stl", ".fbx", ".usdz")
 """Objects that are one file."""
@@ -83,8 +84,8 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     add, o = parser.add_argument_group("what is filmed").add_argument, SceneOptions()
     add("--seed", type=int, default=o.seed)
     add("--paths_per_object", type=int, default=o.paths_per_object, help="(%(default)s)")
-    add("--curves", nargs="+", choices=paths.CURVES, default=o.curves, help="(S circle)")
-    add("--heading", choices=paths.HEADINGS, default=o.heading, help="official: centre")
+    add("--curves", nargs="+", choices=floor_paths.CURVES, default=o.curves, help="(S circle)")
+    add("--heading", choices=floor_paths.HEADINGS, default=o.heading, help="official: centre")
     add("--objects_per_clip", type=int, default=1, help="on the floor at once (%(default)s)")
     add("--camera", choices=posetraj.CAMERAS, default=o.camera, help="(%(default)s)")
     add("--light", choices=looks.LIGHTS, default=o.light, help="official: overhead (%(default)s)")

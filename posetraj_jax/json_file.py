@@ -1,4 +1,4 @@
-"""Reads JSON objects that somebody else wrote: never more than is reasonable, one clear error."""
+"""Reads JSON that somebody else wrote: never more than is reasonable, one clear error."""
 
 import json
 import stat
@@ -15,11 +15,21 @@ def read_object(path: Path, fix: str) -> dict[str, Any]:
     """The object in a JSON file.
 
     Args:
+        path: A file.
         fix: What to do about a file that cannot be read.
 
     Raises:
         UserError: No such file, unreasonably large, not JSON, or not an object.
     """
+    return _read(path, fix, "object", dict)
+
+
+def read_object_or_list(path: Path, fix: str) -> dict[str, Any] | list[Any]:
+    """The object or the list in a JSON file; otherwise as `read_object`."""
+    return _read(path, fix, "object or a list", dict | list)
+
+
+def _read(path: Path, fix: str, kind: str, types: Any) -> Any:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may never end
             raise ValueError("not a file")
@@ -28,12 +38,12 @@ def read_object(path: Path, fix: str) -> dict[str, Any]:
         if len(content) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES:,} bytes")
         content = json.loads(content.decode())
-        if not isinstance(content, dict):
+        if not isinstance(content, types):
             raise ValueError(f"a JSON {type(content).__name__}")
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"cannot read {path}",
-            expected=f"a JSON object of at most {MOST_BYTES:,} bytes",
+            expected=f"a JSON {kind} of at most {MOST_BYTES:,} bytes",
             got=f"{type(error).__name__}: {error}",
             fix=fix,
         ) from error

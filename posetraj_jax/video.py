@@ -17,7 +17,7 @@ import av
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from posetraj_jax.errors import UserError
 
@@ -73,20 +73,53 @@ def write_video(path: Path | str, frames_uint8: UInt8[Array, "f h w 3"], fps: fl
             got=f"{len(frames_uint8)} frames at {fps} per second",
             fix="check what made the frames",
         )
-    with _appearing_whole(path) as partial:
+    with appearing_whole(path) as partial:
         writers[path.suffix.lower()](partial, frames_uint8, fps)
     return path
 
 
 def write_image(path: Path, image_uint8: UInt8[Array, "h w 3"]) -> Path:
-    """Writes one picture; its suffix says how, and its folder is made if absent."""
-    with _appearing_whole(path) as partial:
+    """Writes one picture; its suffix says how, and its folder is made if absent.
+
+    Raises:
+        UserError: for a suffix of no kind of picture.
+    """
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise UserError(
+            f"A picture cannot be written to {path}",
+            expected="a path that ends in .png, .jpg, or another kind of picture",
+            got=f"suffix {path.suffix!r}",
+            fix="choose another path",
+        )
+    with appearing_whole(path) as partial:
         Image.fromarray(image_uint8).save(partial)
     return path
 
 
+def read_image(path: Path | str) -> UInt8[Array, "h w 3"]:
+    """Reads one picture as RGB, upright as its camera says.
+
+    Raises:
+        UserError: if it is absent, no picture, damaged, or of more than MAX_PIXELS pixels.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():  # a pipe may never end
+            raise ValueError("not a file" if path.exists() else "no such file")
+        with Image.open(path) as image:
+            _check_pixels(image.width, image.height, MAX_PIXELS)
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except READ_ERRORS as error:
+        raise UserError(
+            f"A picture cannot be read: {path}",
+            expected=f"a picture of at most {MAX_PIXELS:,} pixels, such as .png or .jpg",
+            got=str(error),
+            fix="check the path, or convert the file with a picture tool",
+        ) from error
+
+
 @contextmanager
-def _appearing_whole(path: Path) -> Iterator[Path]:
+def appearing_whole(path: Path) -> Iterator[Path]:
     """Gives a path in a temporary folder beside the target; moves it there if all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -254,18 +287,15 @@ def draw_polylines(
         thickness: of the path, pixels; the dot is in proportion.
     """
     drawn = frames_uint8.copy()
-    # OpenCV's whole numbers are pixel centres.
-    points = np.clip(np.nan_to_num(tracks_px, nan=-FAR), -FAR, FAR) - 0.5
-    points = np.rint(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
     known = np.isfinite(tracks_px).all(axis=-1)
     colours = track_colours(tracks_px.shape[1])
     for t, frame in enumerate(drawn):
         for track, colour in enumerate(colours):
-            path = points[: t + 1, track][known[: t + 1, track]]
+            path = tracks_px[: t + 1, track][known[: t + 1, track]]
             for extra, ink in ((2, (0, 0, 0)), (0, colour)):
-                _path(frame, path, ink, thickness + extra)
+                draw_path(frame, path, ink, thickness + extra)
                 if known[t, track]:
-                    _dot(frame, points[t, track], ink, 2 * thickness + extra // 2)
+                    draw_dot(frame, tracks_px[t, track], ink, 2 * thickness + extra // 2)
     return drawn
 
 
@@ -276,13 +306,33 @@ def track_colours(count: int) -> list[tuple[int, int, int]]:
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in bright]
 
 
-def _path(frame: Array, points: Array, colour: tuple[int, int, int], thickness: int) -> None:
-    cv2.polylines(frame, [points], False, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+def draw_path(
+    picture_uint8: UInt8[Array, "h w 3"],
+    points_px: Float[Array, "n 2"],
+    colour: tuple[int, int, int],
+    thickness: int,
+) -> None:
+    """Draws an antialiased line through points (x, y), pixel centres at 0.5, into a picture."""
+    points = _subpixels(points_px)
+    cv2.polylines(picture_uint8, [points], False, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _dot(frame: Array, point: Array, colour: tuple[int, int, int], radius: int) -> None:
-    centre = (int(point[0]), int(point[1]))
-    cv2.circle(frame, centre, radius << SUBPIXEL_BITS, colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+def draw_dot(
+    picture_uint8: UInt8[Array, "h w 3"],
+    point_px: Float[Array, "2"],
+    colour: tuple[int, int, int],
+    radius: int,
+) -> None:
+    """Draws an antialiased disc at (x, y), pixel centres at 0.5, into a picture."""
+    x, y = _subpixels(point_px).tolist()
+    radius <<= SUBPIXEL_BITS
+    cv2.circle(picture_uint8, (x, y), radius, colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _subpixels(points_px: Float[Array, "*n 2"]) -> Array:
+    # OpenCV's whole numbers are pixel centres.
+    points = np.clip(points_px, -FAR, FAR) - 0.5
+    return np.rint(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 
 def side_by_side(*videos: UInt8[Array, "_ _ _ 3"], gap: int = 8) -> UInt8[Array, "f h w 3"]:

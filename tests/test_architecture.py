@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("posetraj_jax", "configs", "data_prep", "convert_weights", "benchmarks")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-ENTRY_POINTS = ("train", "stages")
+ENTRY_POINTS = ("train", "stages", "floor_tracks")
 
-PREP_MAY_USE = r"posetraj_jax\.(data|errors|new_folder|video)"
+PREP_MAY_USE = r"posetraj_jax\.(data|errors|new_folder|trajectories|video)"
 LEVELS = (
     # (module pattern, package modules it may import); the first matching row holds.
     (r"posetraj_jax$", r"$^"),
@@ -25,6 +25,10 @@ LEVELS = (
     (
         r"posetraj_jax\.data(\.|$)",
         r"posetraj_jax\.(structs|tree|errors|json_file|video|data)(\.|$)",
+    ),
+    (
+        r"posetraj_jax\.trajectories(\.|$)",
+        r"posetraj_jax\.(structs|tree|errors|json_file|video|data\.track_file|trajectories)(\.|$)",
     ),
     (r"posetraj_jax\.flops$", r"$^"),
     (r"posetraj_jax\.config_rules$", r"posetraj_jax\.(errors|config|structs)$"),
@@ -61,7 +65,7 @@ LEVELS = (
         r"|training|weights))(\.|$)",
     ),
     # Within data_prep: commands on top, then what they share, down to what knows nothing else.
-    (r"data_prep\.scenes(\.|$)", r"data_prep\.scenes(\.|$)"),
+    (r"data_prep\.scenes(\.|$)", r"(data_prep\.scenes|posetraj_jax\.trajectories)(\.|$)"),
     (r"data_prep\.fanout(\.|$)", rf"(data_prep\.fanout|{PREP_MAY_USE})(\.|$)"),
     (r"data_prep\.tracking(\.|$)", rf"(data_prep\.(tracking|cameras)|{PREP_MAY_USE})(\.|$)"),
     (r"data_prep\.cameras(\.|$)", rf"(data_prep\.cameras|{PREP_MAY_USE})(\.|$)"),
@@ -102,7 +106,8 @@ LIBRARIES = {
     "tensorflow": r"$^",
 }
 WITHOUT_JAX = (
-    r"posetraj_jax\.(structs|config|config_rules|config_file|data|errors|json_file|published|video)(\.|$)"
+    r"posetraj_jax\.(structs|config|config_rules|config_file|data|errors|json_file|published"
+    r"|floor_tracks|trajectories|video)(\.|$)"
     r"|data_prep(?!\.encode_latents$)|configs"
 )
 

@@ -46,3 +46,13 @@ def test_what_never_ends_is_not_read(tmp_path):
     for name in ("pipe.json", "zero.json"):
         with pytest.raises(UserError, match="not a file"):
             json_file.read_object(tmp_path / name, "mend it")
+
+
+def test_a_list_is_read_where_it_is_wanted(tmp_path):
+    for text, content in (("[1, 2]", [1, 2]), ('{"a": 1}', {"a": 1})):
+        (tmp_path / "a.json").write_text(text)
+        assert json_file.read_object_or_list(tmp_path / "a.json", "mend it") == content
+    (tmp_path / "a.json").write_text("3")
+    with pytest.raises(UserError, match="a JSON int") as caught:
+        json_file.read_object_or_list(tmp_path / "a.json", "mend it")
+    assert caught.value.expected.startswith("a JSON object or a list of at most")

@@ -8,9 +8,11 @@ from posetraj_jax.errors import UserError
 from posetraj_jax.video import (
     contact_sheet,
     draw_polylines,
+    read_image,
     read_video,
     side_by_side,
     track_colours,
+    write_image,
     write_video,
 )
 
@@ -189,3 +191,36 @@ def test_side_by_side_and_contact_sheet_place_every_pixel():
     assert sheet[:, 0, 0].tolist() == [0, 0, 255, 2, 2, 255, 4, 4]
     assert sheet[0, :, 0].tolist() == [0, 0, 0, 255, 1, 1, 1]
     assert (sheet[-1, 4:] == 255).all()
+
+
+def test_a_picture_is_read_upright(tmp_path):
+    picture = moving_square(1)[0]
+    np.testing.assert_array_equal(read_image(write_image(tmp_path / "a.png", picture)), picture)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter, as phones write it
+    Image.fromarray(picture).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(picture, -1))
+    Image.fromarray(picture[..., 0]).save(tmp_path / "grey.png")
+    grey = np.repeat(picture[..., :1], 3, axis=-1)
+    np.testing.assert_array_equal(read_image(str(tmp_path / "grey.png")), grey)
+
+
+def test_what_is_no_picture_is_refused(tmp_path, monkeypatch):
+    path = write_image(tmp_path / "a.png", moving_square(1)[0])
+    (tmp_path / "cut.png").write_bytes(path.read_bytes()[:60])
+    (tmp_path / "text.png").write_text("no picture")
+    for name, words in (
+        ("none.png", "no such file"),
+        (".", "not a file"),
+        ("cut.png", ""),
+        ("text.png", ""),
+    ):
+        with pytest.raises(UserError, match=f"A picture cannot be read(?s:.*){words}"):
+            read_image(tmp_path / name)
+    monkeypatch.setattr("posetraj_jax.video.MAX_PIXELS", 100)
+    with pytest.raises(UserError, match="64x48 is more than 100 pixels"):
+        read_image(path)
+    for name in ("a.xyz", "a", "a.psd"):
+        with pytest.raises(UserError, match="A picture cannot be written"):
+            write_image(tmp_path / "new" / name, moving_square(1)[0])
+    assert not (tmp_path / "new").exists()

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.scenes import geometry, paths
+from data_prep.scenes import geometry
 from data_prep.scenes.flights import MOTIONS, moving_cameras
 from data_prep.scenes.looks import FLOORS, daylight, tiled_floor
 from data_prep.scenes.posetraj import SURFACE_POINTS, box_of
 from data_prep.scenes.scene import Camera, Scene, SceneObject, as_matrix
+from posetraj_jax.trajectories import floor_paths
 
 FRAMES, WIDTH, HEIGHT, FPS = 16, 640, 360, 5.0
 LENS_MM = 35.0
@@ -141,10 +142,10 @@ def _drives(
 
 def _drive(cameras: Sequence[Camera], sides: np.ndarray, rng: np.random.Generator) -> _Drive:
     """A path of random kind, phase, direction and place."""
-    curve = paths.ROTATIONAL[rng.integers(len(paths.ROTATIONAL))]
+    curve = floor_paths.ROTATIONAL[rng.integers(len(floor_paths.ROTATIONAL))]
     phase, backwards = float(rng.uniform(0.0, 2 * np.pi)), bool(rng.integers(2))
     place = rng.uniform([-1.2, -0.8], [1.2, 1.6])
-    path = paths.make_path(curve, phase, len(cameras), backwards=backwards)
+    path = floor_paths.make_path(curve, phase, len(cameras), backwards=backwards)
     poses = np.stack(
         [
             geometry.standing_pose(xy + place, direction)

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.scenes import geometry, looks, paths
+from data_prep.scenes import geometry, looks
 from data_prep.scenes.flights import MOTIONS, moving_cameras
 from data_prep.scenes.scene import Camera, Matrix, Scene, SceneError, SceneObject, as_matrix
+from posetraj_jax.trajectories import floor_paths
 
 MARGIN_PX = 3.0
 """How far inside the picture every corner of a box stays."""
@@ -41,10 +42,10 @@ class SceneOptions:
     width: int = 576
     height: int = 320
     fps: float = 5.0
-    curves: tuple[str, ...] = paths.ROTATIONAL
+    curves: tuple[str, ...] = floor_paths.ROTATIONAL
     """The curve of each path is one of these, all equally often."""
     heading: str = "tangent"
-    """'tangent' or 'centre' (see `paths.heading_directions`)."""
+    """'tangent' or 'centre' (see `floor_paths.heading_directions`)."""
     camera: str = "official"
     """'official'; 'random', at rest in another place with another lens; or 'moving'."""
     light: str = "day"
@@ -219,8 +220,8 @@ def _drive(
     """A path of random phase and direction, about the origin or, if it may `wander`, near it."""
     backwards, phase = bool(rng.integers(2)), float(rng.uniform(0.0, 2 * np.pi))
     place = rng.uniform(-REACH_METRES, REACH_METRES, 2) if wander else np.zeros(2)
-    path = paths.make_path(curve, phase, options.frames, backwards=backwards)
-    directions = paths.heading_directions(path, options.heading)
+    path = floor_paths.make_path(curve, phase, options.frames, backwards=backwards)
+    directions = floor_paths.heading_directions(path, options.heading)
     places = path.points + place
     poses = [geometry.standing_pose(xy, d) for xy, d in zip(places, directions, strict=True)]
     about = {

@@ -41,7 +41,11 @@ def read_vipseg(path: Path) -> VIPSegTracks:
             beyond FARTHEST_PX, or tracks of different lengths. Of an id that comes twice the last
             one counts, as for every reader of JSON.
     """
-    content = json_file.read_object(path, FIX)
+    return vipseg_tracks(json_file.read_object(path, FIX), path)
+
+
+def vipseg_tracks(content: dict[str, Any], path: Path) -> VIPSegTracks:
+    """The tracks of a JSON object that was read from `path`; otherwise as `read_vipseg`."""
     problems = [problem for name, track in content.items() for problem in _problems(name, track)]
     if not problems:
         lengths = {len(track): name for name, track in content.items()}

@@ -4,9 +4,10 @@ import json
 import numpy as np
 import pytest
 
-from data_prep.scenes import geometry, paths
+from data_prep.scenes import geometry
 from data_prep.scenes.posetraj import SceneOptions, Thing, box_of, make_scene
 from data_prep.scenes.scene import SceneError, from_json, to_json
+from posetraj_jax.trajectories import floor_paths
 
 CAR = Thing("builtin:car", "car", (0.5, 1.0, 0.4))
 CHAIR = Thing("builtin:chair", "chair", (0.6, 0.7, 1.0))
@@ -128,7 +129,7 @@ def test_an_object_too_large_for_the_picture_is_an_error():
 
 
 def test_every_curve_fits():
-    for curve in paths.CURVES:
+    for curve in floor_paths.CURVES:
         assert make_scene(SceneOptions(curves=(curve,)), [CAR], 0).about["curve"] == curve
 
 

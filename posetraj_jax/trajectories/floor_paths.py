@@ -39,22 +39,31 @@ def _arc(angles: np.ndarray, centre: np.ndarray, radius: float, turn: int) -> Pa
     return Path(centre + radius * radial, turn * normal)
 
 
-def circle_path(phase: float, count: int) -> Path:
-    """Counter-clockwise half circle of radius 1.1 m about the origin, from angle `phase` (rad)."""
-    angles = phase + np.pi * np.linspace(0.0, 1.0, count)
-    return _arc(angles, np.zeros(2), CIRCLE_RADIUS, +1)
+def circle_path(
+    phase: float, count: int, *, radius: float = CIRCLE_RADIUS, angle: float = np.pi
+) -> Path:
+    """Part of a circle about the origin, from angle `phase` (rad) over `angle` (rad).
+
+    It is travelled counter-clockwise, or clockwise where `angle` is negative.
+    """
+    angles = phase + angle * np.linspace(0.0, 1.0, count)
+    return _arc(angles, np.zeros(2), radius, +1 if angle > 0 else -1)
 
 
-def s_path(phase: float, count: int) -> Path:
-    """Two half circles of radius 0.49 m that join smoothly into an S.
+def s_path(phase: float, count: int, *, radius: float = S_RADIUS, angle: float = np.pi) -> Path:
+    """Two arcs of one radius that join smoothly into an S; half circles in the dataset.
 
-    The first turns counter-clockwise about the origin from angle `phase` (rad), the second
-    clockwise about -2 r (cos phase, sin phase); the ends are 4 r = 1.96 m apart.
+    The first turns counter-clockwise about the origin from angle `phase` (rad) over `angle`, the
+    second as far clockwise; the other way round where `angle` is negative. The ends of two half
+    circles are 4 r apart: 1.96 m in the dataset.
     """
     along = np.linspace(0.0, 2.0, count)
-    start = np.array([np.cos(phase), np.sin(phase)])
-    first = _arc(phase + np.pi * along, np.zeros(2), S_RADIUS, +1)
-    second = _arc(phase - np.pi * (along - 1.0), -2 * S_RADIUS * start, S_RADIUS, -1)
+    turn = +1 if angle > 0 else -1
+    # Both centres and the point where the arcs meet are on one line, in this direction.
+    beyond = phase + (angle - np.pi)
+    meeting = -np.array([np.cos(beyond), np.sin(beyond)])
+    first = _arc(phase + angle * along, np.zeros(2), radius, turn)
+    second = _arc(beyond - angle * (along - 1.0), 2 * radius * meeting, radius, -turn)
     chosen = (along <= 1.0)[:, None]
     return Path(*(np.where(chosen, a, b) for a, b in zip(first, second, strict=True)))
 
@@ -70,10 +79,10 @@ def ellipse_path(phase: float, count: int) -> Path:
     )
 
 
-def line_path(phase: float, count: int) -> Path:
-    """2.2 m straight through the origin, in direction `phase` (rad)."""
+def line_path(phase: float, count: int, *, length: float = 2 * CIRCLE_RADIUS) -> Path:
+    """Straight through the origin, which lies in the middle, in direction `phase` (rad)."""
     direction = np.array([np.cos(phase), np.sin(phase)])
-    along = CIRCLE_RADIUS * np.linspace(-1.0, 1.0, count)
+    along = length / 2 * np.linspace(-1.0, 1.0, count)
     return Path(along[:, None] * direction, np.tile(direction, (count, 1)))
 
 
