@@ -31,14 +31,14 @@ from data_prep.frame_batches import (
     joined,
     plan_batches,
 )
-from posetraj_jax import config_file, errors, fingerprint, sharding, weights
+from posetraj_jax import config_file, errors, fingerprint, pretrained, sharding, weights
 from posetraj_jax.conditioning import ConditioningOptions, clip_images, to_pixels
 from posetraj_jax.data import latents, pipeline
 from posetraj_jax.data.latent_file import EncodedFrames
 from posetraj_jax.data.pipeline import DataOptions
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.models.networks import Networks, Parameters, build_networks
-from posetraj_jax.training import initial, options
+from posetraj_jax.training import options
 
 ENCODERS = ("vae", "image_encoder")
 FRAMES_PER_DEVICE = 8
@@ -84,8 +84,8 @@ def run(c: ConfigDict, out: Path | None = None, frames_per_batch: int | None = N
         latents.require_settings(out, latents.fingerprint(o.data.encoding))
 
     networks = build_networks(o.model)
-    key = initial.root_keys(c.seed).frozen
-    parameters = initial.frozen_parameters(networks, mesh, c.weights, key, ENCODERS)
+    key = pretrained.root_keys(c.seed).frozen
+    parameters = pretrained.frozen_parameters(networks, mesh, c.weights, key, ENCODERS)
     parameters = weights.cast(parameters, o.model.dtype)
     encode = make_encode(networks, parameters, mesh, o.step.conditioning)
     digest = fingerprint.of_encoders(parameters, o.model.dtype)

@@ -45,9 +45,14 @@ def make_mesh(data: int, fsdp: int, devices: Sequence[Any] | None = None) -> Mes
     return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
+def batch_shards(mesh: Mesh) -> int:
+    """Into how many parts a batch is split."""
+    return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+
+
 def check_batch(batch_size: int, mesh: Mesh) -> None:
     """Refuses a batch that does not divide over the mesh; raises UserError with both numbers."""
-    shards = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    shards = batch_shards(mesh)
     if batch_size % shards:
         raise UserError(
             "the batch does not divide over the devices",

@@ -14,7 +14,16 @@ from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from posetraj_jax import config, config_file, errors, fingerprint, runs, sharding, weights
+from posetraj_jax import (
+    config,
+    config_file,
+    errors,
+    fingerprint,
+    pretrained,
+    runs,
+    sharding,
+    weights,
+)
 from posetraj_jax.data import pipeline
 from posetraj_jax.models.networks import build_networks
 from posetraj_jax.training import initial, metrics, options
@@ -69,8 +78,8 @@ def run(c: ConfigDict, workdir: Path) -> int:
     step = partial(train_step, networks=networks, optimizer=optimizer, options=o.step)
     step = jax.jit(step, donate_argnums=0)
     watch = FixedClips(networks, mesh, watched, o.watch)
-    keys = initial.root_keys(c.seed)
-    frozen = initial.frozen_parameters(networks, mesh, c.weights, keys.frozen)
+    keys = pretrained.root_keys(c.seed)
+    frozen = pretrained.frozen_parameters(networks, mesh, c.weights, keys.frozen)
     frozen = initial.without_cached(frozen, o.data, o.model.dtype)
     unet = fingerprint.of_unet(frozen.unet) if c.weights else ""
     require_same_unet(origin, unet)

@@ -195,6 +195,14 @@ def unsharded(abstract: tree.Tree, dtype: Any = None) -> tree.Tree:
     )
 
 
+def in_type(abstract: tree.Tree, dtype: Any) -> tree.Tree:
+    """The same ShapeDtypeStructs of another type, for `load`."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype), sharding=leaf.sharding),
+        abstract,
+    )
+
+
 def cast(params: Any, dtype: Any) -> Any:
     """Casts every leaf of a tree, or of a tuple of trees, to a floating type."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(dtype)), params)

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("posetraj_jax", "configs", "data_prep", "convert_weights", "benchmarks")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-ENTRY_POINTS = ("train", "stages", "floor_tracks")
+ENTRY_POINTS = ("train", "stages", "floor_tracks", "sample")
 
 PREP_MAY_USE = r"posetraj_jax\.(data|errors|new_folder|trajectories|video)"
 LEVELS = (
@@ -45,6 +45,7 @@ LEVELS = (
     (r"posetraj_jax\.weights$", r"posetraj_jax\.(structs|tree|errors|json_file|nn|sharding)(\.|$)"),
     (r"posetraj_jax\.runs$", r"posetraj_jax\.(errors|json_file|models)(\.|$)"),
     (r"posetraj_jax\.fingerprint$", r"posetraj_jax\.(tree|models)(\.|$)"),
+    (r"posetraj_jax\.pretrained$", r"posetraj_jax\.(models|sharding|weights)(\.|$)"),
     (
         r"posetraj_jax\.conditioning$",
         r"posetraj_jax\.(structs|tree|errors|diffusion|published)(\.|$)",
@@ -53,7 +54,11 @@ LEVELS = (
         r"posetraj_jax\.generation$",
         r"posetraj_jax\.(structs|tree|errors|diffusion|models|conditioning)(\.|$)",
     ),
-    (r"posetraj_jax\.training(\.|$)", r"posetraj_jax\.(?!train$|evaluation|configs)"),
+    (
+        r"posetraj_jax\.sampling(\.|$)",
+        r"posetraj_jax\.(?!training|evaluation|configs|train$|stages$|sample$|floor_tracks$)",
+    ),
+    (r"posetraj_jax\.training(\.|$)", r"posetraj_jax\.(?!train$|evaluation|configs|sampling)"),
     (
         rf"posetraj_jax\.({'|'.join(ENTRY_POINTS)})$",
         rf"posetraj_jax(?!\.({'|'.join(ENTRY_POINTS)})$)",
@@ -61,8 +66,8 @@ LEVELS = (
     (r"configs(\.|$)", r"posetraj_jax(\.config)?$"),
     (
         r"data_prep\.encode_latents$",
-        r"(data_prep|posetraj_jax\.(data|errors|config_file|conditioning|fingerprint|models|sharding"
-        r"|training|weights))(\.|$)",
+        r"(data_prep|posetraj_jax\.(data|errors|config_file|conditioning|fingerprint|models"
+        r"|pretrained|sharding|training|weights))(\.|$)",
     ),
     # Within data_prep: commands on top, then what they share, down to what knows nothing else.
     (r"data_prep\.scenes(\.|$)", r"(data_prep\.scenes|posetraj_jax\.trajectories)(\.|$)"),

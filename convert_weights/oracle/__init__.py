@@ -26,6 +26,7 @@ from convert_weights.oracle.published import (
     from_tensors,
     save_settings,
 )
+from convert_weights.oracle.sampling import Sampled, SampleInputs, SampleSettings, sample
 from convert_weights.oracle.states import load, redraw, round_parameters, state
 from convert_weights.oracle.training import Clip, Draws, Modules, Step, training_step
 
@@ -35,6 +36,9 @@ __all__ = [
     "Draws",
     "MapEmbeddingOracle",
     "Modules",
+    "SampleInputs",
+    "SampleSettings",
+    "Sampled",
     "Step",
     "clip",
     "controlnet",
@@ -54,6 +58,7 @@ __all__ = [
     "run_unet",
     "run_vae_decode",
     "run_vae_encode",
+    "sample",
     "save_settings",
     "state",
     "training_step",

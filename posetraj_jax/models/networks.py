@@ -95,9 +95,27 @@ class Networks(NamedTuple):
         )
 
 
+def assemble(
+    unet: UNetConfig,
+    controlnet: ControlNetConfig | None,
+    vae: VAEConfig,
+    image_encoder: CLIPVisionConfig,
+    *,
+    dtype: Any,
+    remat: str = "none",
+) -> Networks:
+    """The networks of these architectures, computing in `dtype`."""
+    return Networks(
+        unet=build(UNet, unet, dtype=dtype, remat=remat),
+        controlnet=controlnet and build(ControlNet, controlnet, dtype=dtype, remat=remat),
+        vae=build(VAE, vae, dtype=dtype),
+        image_encoder=build(CLIPVision, image_encoder, dtype=dtype),
+    )
+
+
 def build_networks(options: ModelOptions) -> Networks:
     """Builds the networks of `options.variant`: svd, svd_xt, tiny or micro."""
-    name, dtype, remat = options.variant, options.dtype, options.remat
+    name = options.variant
     is_small = name in ("tiny", "micro")
     unet = replace(getattr(UNetConfig, name)(), temporal_context=options.temporal_context)
     controlnet = replace(
@@ -110,11 +128,11 @@ def build_networks(options: ModelOptions) -> Networks:
     )
     vae = getattr(VAEConfig, name if is_small else "svd")()
     clip = CLIPVisionConfig.tiny() if is_small else CLIPVisionConfig.vit_h()
-    return Networks(
-        unet=build(UNet, unet, dtype=dtype, remat=remat),
-        controlnet=build(ControlNet, controlnet, dtype=dtype, remat=remat)
-        if options.controlled
-        else None,
-        vae=build(VAE, vae, dtype=dtype),
-        image_encoder=build(CLIPVision, clip, dtype=dtype),
+    return assemble(
+        unet,
+        controlnet if options.controlled else None,
+        vae,
+        clip,
+        dtype=options.dtype,
+        remat=options.remat,
     )

@@ -1,9 +1,7 @@
 """Where parameters come from before step 0: published weights, the UNet, an earlier stage."""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -17,54 +15,8 @@ from posetraj_jax.models.networks import Networks, Parameters
 from posetraj_jax.training.optimizer import split
 from posetraj_jax.training.origin import InitialOptions, Origin
 
-READY = ("unet", "vae", "image_encoder")
-"""The networks that are published: the ControlNet is copied from them."""
 NEW_IN_A_STAGE = r"^controlnet_cond_embedding\.(cc_projection|camera_embedding)\."
 """Parameters that an earlier stage may lack; they start as their network says."""
-
-
-class Keys(NamedTuple):
-    """The roots of all random numbers of a run, by what they are for."""
-
-    frozen: Array
-    """Frozen networks that no folder holds."""
-    init: Array
-    """What trains, before step 0."""
-    train: Array
-    """Every step."""
-
-
-def root_keys(seed: int) -> Keys:
-    """The keys of a run with this seed."""
-    return Keys(*jax.random.split(jax.random.key(seed), 3))
-
-
-def frozen_parameters(
-    networks: Networks, mesh: Mesh, folder: str, key: Array, names: Sequence[str] = READY
-) -> Parameters:
-    """The networks that come ready, sharded, in float32; no ControlNet.
-
-    Args:
-      folder: of converted weights; empty draws them at random, which only small variants may.
-      key: of the random weights.
-      names: which of the ready networks; the others are left empty.
-
-    Raises:
-      UserError: weights are missing, or of other networks.
-    """
-    nets = {name: getattr(networks, name) for name in names}
-    if folder:
-        folders = {name: Path(folder).expanduser() / name for name in names}
-        for name, network in nets.items():
-            weights.require_config(folders[name], network.config)
-        targets = {name: sharding.sharded(net.abstract(), mesh) for name, net in nets.items()}
-        trees = {name: weights.load(folders[name], targets[name]) for name in names}
-    else:
-        keys = dict(zip(READY, jax.random.split(key, len(READY)), strict=True))
-        # Not under jit: compiling a thousand small draws takes far longer than making them.
-        drawn = {name: network.init(keys[name]) for name, network in nets.items()}
-        trees = jax.device_put(drawn, sharding.parameter_shardings(drawn, mesh))
-    return Parameters(**{name: trees.get(name, {}) for name in Parameters._fields})
 
 
 def without_cached(frozen: Parameters, data: DataOptions, dtype: Any) -> Parameters:

@@ -16,12 +16,13 @@ import pytest
 
 from data_prep import encode_latents
 from data_prep.frame_batches import plan_batches
+from posetraj_jax import pretrained
 from posetraj_jax.conditioning import clip_images, to_pixels
 from posetraj_jax.data import latent_file, pipeline
 from posetraj_jax.data.sources import open_source
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import build_networks
-from posetraj_jax.training import initial, options
+from posetraj_jax.training import options
 from tests import quick
 from tests.encoded_clips import WITHOUT_BOX, config, write_clips
 
@@ -52,9 +53,9 @@ def test_the_file_holds_what_the_encoders_say_of_each_frame(clips, folder):
     """By hand: the same weights on the frames of one clip."""
     o = options.from_config(config(clips))
     networks, source = build_networks(o.model), open_source(clips)
-    key = initial.root_keys(0).frozen
+    key = pretrained.root_keys(0).frozen
     mesh = encode_latents.sharding.make_mesh(1, 1, jax.devices()[:1])
-    encoders = networks.encoders(initial.frozen_parameters(networks, mesh, "", key))
+    encoders = networks.encoders(pretrained.frozen_parameters(networks, mesh, "", key))
 
     @jax.jit
     def by_hand(frames):
@@ -198,7 +199,7 @@ def test_a_full_disk_ends_in_one_message_and_keeps_what_is_finished(tmp_path):
 
 
 def test_encoders_that_give_no_numbers_are_named(clips, tmp_path, monkeypatch):
-    original = initial.frozen_parameters
+    original = pretrained.frozen_parameters
 
     def spoilt(*args):
         parameters = original(*args)
@@ -208,7 +209,7 @@ def test_encoders_that_give_no_numbers_are_named(clips, tmp_path, monkeypatch):
         )
         return parameters._replace(vae=vae)
 
-    monkeypatch.setattr(encode_latents.initial, "frozen_parameters", spoilt)
+    monkeypatch.setattr(encode_latents.pretrained, "frozen_parameters", spoilt)
     with pytest.raises(UserError, match="no numbers for clip clip-000") as caught:
         encode_latents.run(config(clips), tmp_path / "out", 8)
     assert "clean frames: mean" in caught.value.got

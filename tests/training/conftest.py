@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from posetraj_jax import pretrained
 from posetraj_jax.conditioning import CameraOptions, ConditioningOptions
 from posetraj_jax.diffusion.noise import NoiseOptions
 from posetraj_jax.models.controlnet import NARROW, ControlNet, ControlNetConfig
@@ -152,7 +153,7 @@ def start(
 
     Zero convolutions would hide almost every gradient.
     """
-    frozen = initial.frozen_parameters(networks, mesh, "", jax.random.key(0))
+    frozen = pretrained.frozen_parameters(networks, mesh, "", jax.random.key(0))
     optimizer = make_optimizer(optim)
     shapes = initial.abstract_params(networks, options)
     begin, _ = plan(shapes, optimizer, mesh, averages=optim.ema_decay > 0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_prep import encode_latents
-from posetraj_jax import generation, sharding, train
+from posetraj_jax import generation, pretrained, sharding, train
 from posetraj_jax.data.pipeline import eval_examples, stack
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import Networks, Parameters, build_networks
@@ -44,8 +44,8 @@ def setup(tmp_path_factory) -> Setup:
     encode_latents.run(config(clips), folder / "latents")
     o = options.from_config(config(clips, **{"data.latents": folder / "latents"}))
     networks, mesh = build_networks(o.model), sharding.make_mesh(1, 1, jax.devices()[:1])
-    keys = initial.root_keys(0)
-    frozen = initial.frozen_parameters(networks, mesh, "", keys.frozen)
+    keys = pretrained.root_keys(0)
+    frozen = pretrained.frozen_parameters(networks, mesh, "", keys.frozen)
     controlnet = initial.initial_params(networks, frozen, None, mesh, keys.init, o.initial)
     parameters = frozen._replace(controlnet=redrawn(controlnet))
     return Setup(clips, folder / "latents", o, networks, parameters)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from posetraj_jax import config, config_file, sharding, tree, weights
+from posetraj_jax import config, config_file, pretrained, sharding, tree, weights
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import build_networks, options_of
 from posetraj_jax.training import initial
@@ -43,7 +43,7 @@ def stage2(tmp_path_factory):
 
 def start(origin, options, networks, mesh=None):
     mesh = mesh or sharding.make_mesh(1, 1, jax.devices()[:1])
-    frozen = initial.frozen_parameters(networks, mesh, "", jax.random.key(0))
+    frozen = pretrained.frozen_parameters(networks, mesh, "", jax.random.key(0))
     key = jax.random.key(1)
     return frozen, initial.initial_params(networks, frozen, origin, mesh, key, options)
 

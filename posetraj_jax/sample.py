@@ -1,0 +1,128 @@
+"""Makes videos of pictures and tracks: one picture and drawn trajectories become a video.
+
+    python -m posetraj_jax.sample --weights WEIGHTS --controlnet RUN --image photo.jpg \
+        --tracks tracks.json --out video.mp4
+
+The suffix of --out says how it is written: .mp4 (H.264), .gif, or none for a folder of PNG files.
+Beside it come the same video with its tracks drawn and a JSON of all settings. Several --image need
+as many --tracks (or one for all) and as many --out. --preview writes the picture with its tracks to
+--out and nothing else; it needs no weights. docs/tracks.md has the format of tracks.
+"""
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+from posetraj_jax import errors, video
+from posetraj_jax.errors import UserError
+from posetraj_jax.sampling import (
+    TINY,
+    Settings,
+    generate_many,
+    load_model,
+    outputs,
+    read_request,
+)
+from posetraj_jax.sampling.settings import FITS
+from posetraj_jax.trajectories import draw_preview, read_tracks
+
+NO_CACHE = "off"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "posetraj_jax/compiled"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses the command line, makes the videos, and returns the exit code."""
+    o = parse(sys.argv[1:] if arguments is None else arguments)
+    settings = Settings(**{field.name: getattr(o, field.name) for field in fields(Settings)})
+    tracks = o.tracks * len(o.image) if len(o.tracks) == 1 else o.tracks
+    require_counts(o.image, tracks, o.out)
+    if o.preview:
+        return preview(o.image, tracks, o.out, settings)
+    outputs.require_writable(o.out)
+    requests = [
+        read_request(image, path, settings, o.camera)
+        for image, path in zip(o.image, tracks, strict=True)
+    ]
+    keep_compiled(o.compilation_cache)
+    model = load_model(o.weights, o.controlnet, dtype=o.dtype, fsdp=o.fsdp)
+    if model.is_random:
+        print("the networks are small and random: the video will be noise")
+    with tqdm(unit="step", dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> bool:
+            bar.total = total
+            bar.update(done - bar.n)
+            return True
+
+        made = generate_many(requests, model, settings, progress)
+        for number, (each, out) in enumerate(zip(made, o.out, strict=True)):
+            each.settings.update(image=str(o.image[number]), tracks=str(tracks[number]))
+            for path in outputs.write(out, each):
+                bar.write(str(path))
+    return 0
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m posetraj_jax.sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add, default = parser.add_argument, Settings()
+    add("--weights", default="", help=f"folder of converted weights, or {TINY} (those of the run)")
+    add("--controlnet", default="", help="run, checkpoint or converted ControlNet (in --weights)")
+    add("--image", type=Path, nargs="+", required=True, help="pictures")
+    add("--tracks", type=Path, nargs="+", required=True, help="track files")
+    add("--out", type=Path, nargs="+", required=True, help=f"videos: {video.SUFFIXES}")
+    add("--preview", action="store_true", help="only draw the tracks on the picture")
+    add("--camera", type=Path, help="camera.npy as TRAM writes it, camera to world")
+    for field in fields(Settings):
+        value = getattr(default, field.name)
+        choices = FITS if field.name == "fit" else None
+        add(
+            f"--{field.name}",
+            type=type(value),
+            default=value,
+            choices=choices,
+            help="(%(default)s)",
+        )
+    add("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="(%(default)s)")
+    add("--fsdp", type=int, default=1, help="devices that share one copy of the weights (1)")
+    add("--compilation_cache", default=str(CACHE), help=f"folder, or {NO_CACHE} (%(default)s)")
+    return parser.parse_args(arguments)
+
+
+def require_counts(images: list[Path], tracks: list[Path], outs: list[Path]) -> None:
+    """Refuses pictures without tracks or a place of their own."""
+    if not len(images) == len(tracks) == len(outs):
+        raise UserError(
+            "Every picture needs tracks and a place for its video",
+            expected=f"{len(images)} --tracks, or one for all, and {len(images)} --out",
+            got=f"{len(tracks)} --tracks and {len(outs)} --out",
+            fix="give as many",
+        )
+
+
+def preview(images: list[Path], tracks: list[Path], outs: list[Path], settings: Settings) -> int:
+    """Writes the pictures with their tracks drawn over them."""
+    for image, path, out in zip(images, tracks, outs, strict=True):
+        picture = video.read_image(image)
+        track_file = read_tracks(path, picture.shape[:2])
+        print(video.write_image(out, draw_preview(picture, track_file, settings.num_frames)))
+    return 0
+
+
+def keep_compiled(folder: str) -> None:
+    """Lets JAX keep compiled programs for the next time, unless the user has said where."""
+    if folder != NO_CACHE and not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+
+
+if __name__ == "__main__":
+    errors.run(main)

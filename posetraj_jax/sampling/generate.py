@@ -1,0 +1,133 @@
+"""Requests → videos: in batches over all devices, with progress, and stoppable between steps."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from posetraj_jax import generation, sharding
+from posetraj_jax.generation import Program, SamplingOptions
+from posetraj_jax.models.networks import Networks
+from posetraj_jax.sampling.inputs import Request, make_batch, read_request
+from posetraj_jax.sampling.model import Model
+from posetraj_jax.sampling.settings import Settings
+
+Progress = Callable[[int, int], bool]
+"""Called with the denoising steps done and their number; returns False to stop."""
+
+
+class Video(NamedTuple):
+    """A video that was made, and what it was made of."""
+
+    frames_uint8: UInt8[np.ndarray, "f h w 3"]
+    tracks_px: Float[np.ndarray, "f p 2"]
+    """In pixels of the frames."""
+    settings: dict[str, Any]
+    """All that it takes to make it again, but for the picture and the tracks."""
+
+
+class StoppedError(Exception):
+    """`Progress` said to stop; nothing was made."""
+
+
+def generate(
+    image: Any,
+    tracks: Any,
+    model: Model,
+    *,
+    camera: Path | str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Video:
+    """Makes one video of a picture and tracks.
+
+    Args:
+        image: path of a picture, or an array [h w 3], uint8.
+        tracks: path of a track file, what such a file holds, or a TrackFile.
+        model: of `load_model`, which may be used again and again.
+        camera: a camera.npy as TRAM writes it.
+        progress: see there.
+        settings: fields of Settings.
+
+    Raises:
+        UserError: something given cannot be used.
+        StoppedError: `progress` returned False.
+    """
+    chosen = Settings(**settings)
+    request = read_request(image, tracks, chosen, camera)
+    (made,) = generate_many([request], model, chosen, progress)
+    return made
+
+
+def generate_many(
+    requests: Sequence[Request], model: Model, settings: Settings, progress: Progress | None = None
+) -> Iterator[Video]:
+    """Makes videos, as many at a time as there are devices for them; video i has seed + i.
+
+    A video does not depend on the others that are made with it.
+
+    Raises:
+        StoppedError: `progress` returned False.
+    """
+    at_a_time = sharding.batch_shards(model.mesh)
+    batches = range(0, len(requests), at_a_time)
+    total, done = len(batches) * settings.num_inference_steps, 0
+    options = sampling_options(model, settings)
+    program = program_of(model.networks, options)
+    for first in batches:
+        chosen = np.minimum(np.arange(first, first + at_a_time), len(requests) - 1)
+        batch = make_batch([requests[i] for i in chosen], settings)
+        keys = jax.vmap(jax.random.key)((settings.seed + chosen).astype(np.uint32))
+        placed = sharding.put_batch(batch, model.mesh)
+        noise = program.draw(jax.device_put(keys, sharding.batch_sharding(model.mesh)), placed)
+        latents = None
+        steps = generation.generate(program, model.parameters, placed, noise, options)
+        for latents in steps:  # noqa: B007 - the last one is decoded
+            done += 1
+            if progress is not None and not progress(done, total):
+                raise StoppedError
+        frames = generation.decode(program, model.parameters, latents, settings.decode_chunk_size)
+        for i in range(min(at_a_time, len(requests) - first)):
+            said = asdict(replace(settings, seed=settings.seed + first + i)) | dict(model.said)
+            tracks = requests[first + i].trajectories.tracks_px
+            yield Video(frames[i], tracks, said)
+
+
+def sampling_options(model: Model, settings: Settings) -> SamplingOptions:
+    """The settings as the sampler takes them."""
+    return SamplingOptions(
+        steps=settings.num_inference_steps,
+        min_guidance_scale=settings.min_guidance_scale,
+        max_guidance_scale=settings.max_guidance_scale,
+        sigma_min=model.sigmas.sigma_min,
+        sigma_max=model.sigmas.sigma_max,
+        conditioning=replace(
+            model.conditioning,
+            noise_aug_strength=settings.noise_aug_strength,
+            motion_bucket_id=settings.motion_bucket_id,
+        ),
+        controlnet_scale=settings.controlnet_conditioning_scale,
+    )
+
+
+def program_of(networks: Networks, options: SamplingOptions) -> Program:
+    """The compiled sampler of these networks; numbers that may change do not make a new one."""
+    plain = replace(
+        options,
+        steps=1,
+        min_guidance_scale=1.0,
+        max_guidance_scale=2.0 if options.is_guided else 1.0,
+        controlnet_scale=1.0,
+        conditioning=replace(options.conditioning, noise_aug_strength=0.0, motion_bucket_id=0.0),
+    )
+    return _program(networks, plain)
+
+
+@lru_cache(maxsize=4)
+def _program(networks: Networks, options: SamplingOptions) -> Program:
+    return generation.make_program(networks, options)

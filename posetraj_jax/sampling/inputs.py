@@ -1,0 +1,114 @@
+"""Pictures, tracks and cameras of a user → the batch that the networks are given."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from posetraj_jax import video
+from posetraj_jax.data import transforms
+from posetraj_jax.data.camera_file import read_camera
+from posetraj_jax.data.tracks import draw_maps
+from posetraj_jax.errors import UserError
+from posetraj_jax.sampling.settings import Settings
+from posetraj_jax.structs import CAMERA_NUMBERS, Batch
+from posetraj_jax.trajectories import TrackFile, Trajectories, parse_tracks, read_tracks, resample
+
+Array = np.ndarray
+
+
+class Request(NamedTuple):
+    """One video to make, checked: the picture at the video's size, and its tracks."""
+
+    image_uint8: UInt8[Array, "h w 3"]
+    trajectories: Trajectories
+    camera_rt: Float32[Array, "f 12"] | None
+    """World to camera; None if the camera is unknown."""
+
+
+def read_request(
+    image: Any, tracks: Any, settings: Settings, camera: Path | str | None = None
+) -> Request:
+    """Reads and fits what one video is made of.
+
+    Args:
+        image: path of a picture, or an array [h w 3], uint8.
+        tracks: path of a track file, what such a file holds, or a TrackFile.
+        settings: of the video.
+        camera: a camera.npy as TRAM writes it, camera to world for each frame.
+
+    Raises:
+        UserError: naming what cannot be used.
+    """
+    picture = image if isinstance(image, np.ndarray) else video.read_image(image)
+    if isinstance(tracks, TrackFile):
+        track_file = tracks
+    elif isinstance(tracks, str | Path):
+        track_file = read_tracks(tracks, picture.shape[:2])
+    else:
+        track_file = parse_tracks(tracks, picture.shape[:2])
+    drawn = resample(track_file, settings.num_frames, picture.shape[:2])
+    fitted, tracks_px = fit(picture, drawn.tracks_px, settings)
+    return Request(
+        fitted,
+        drawn._replace(tracks_px=tracks_px),
+        None if camera is None else read_extrinsics(camera, settings.num_frames),
+    )
+
+
+def fit(
+    picture: UInt8[Array, "_ _ 3"], tracks_px: Array, settings: Settings
+) -> tuple[UInt8[Array, "h w 3"], Array]:
+    """The picture at the video's size, and points of it where they then are."""
+    height, width = picture.shape[:2]
+    size = settings.height, settings.width
+    top = left = 0
+    if settings.fit == "crop":
+        scale = min(height / size[0], width / size[1])
+        cut = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        top, left = (height - cut[0]) // 2, (width - cut[1]) // 2
+        picture = picture[top : top + cut[0], left : left + cut[1]]
+    scales = np.array(size[::-1]) / picture.shape[1::-1]
+    resized = transforms.resize_frames(picture[None], *size, kind="lanczos")[0]
+    return resized, (tracks_px - [left, top]) * scales
+
+
+def read_extrinsics(path: Path | str, num_frames: int) -> Float32[Array, "f 12"]:
+    """The cameras of the first frames, world to camera, from a file of camera to world.
+
+    Raises:
+        UserError: it cannot be read, or has fewer frames.
+    """
+    rotations, translations = read_camera(Path(path))
+    if len(rotations) < num_frames:
+        raise UserError(
+            f"The camera file is too short: {path}",
+            expected=f"a camera for each of {num_frames} frames",
+            got=f"{len(rotations)}",
+            fix="ask for fewer frames, or give a longer file",
+        )
+    rotations, translations = rotations[:num_frames], translations[:num_frames]
+    turned = rotations.swapaxes(1, 2)
+    moved = -np.einsum("fij,fj->fi", turned, translations)
+    return np.concatenate([turned.reshape(-1, 9), moved], axis=1).astype(np.float32)
+
+
+def make_batch(requests: Sequence[Request], settings: Settings) -> Batch:
+    """The batch of some videos; numpy."""
+    size, frames = (settings.height, settings.width), settings.num_frames
+    maps = [
+        draw_maps(r.trajectories.tracks_px, size, size, visible=r.trajectories.visible)
+        for r in requests
+    ]
+    unknown = np.zeros((frames, CAMERA_NUMBERS), np.float32)
+    cameras = [unknown if r.camera_rt is None else r.camera_rt for r in requests]
+    return Batch(
+        frames_uint8=None,
+        first_frame_uint8=np.stack([r.image_uint8 for r in requests]),
+        maps_uint8=np.stack(maps),
+        camera_rt=np.stack(cameras),
+        camera_known=np.array([r.camera_rt is not None for r in requests]),
+        fps=np.full(len(requests), settings.fps, np.float32),
+    )

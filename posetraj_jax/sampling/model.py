@@ -1,0 +1,204 @@
+"""The model that videos are sampled with: published weights and what a training run adds to them.
+
+Weights go straight to the devices, sharded, in the type that they are computed in.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from posetraj_jax import config, fingerprint, pretrained, published, runs, sharding, weights
+from posetraj_jax.conditioning import CameraOptions, ConditioningOptions
+from posetraj_jax.errors import UserError
+from posetraj_jax.models.clip import CLIPVisionConfig
+from posetraj_jax.models.controlnet import ControlNetConfig
+from posetraj_jax.models.networks import (
+    ModelOptions,
+    Networks,
+    Parameters,
+    assemble,
+    build_networks,
+    options_of,
+)
+from posetraj_jax.models.unet import UNetConfig
+from posetraj_jax.models.vae import VAEConfig
+from posetraj_jax.published import ImageStatistics, SigmaRange
+from posetraj_jax.runs import Trained
+
+TINY = "tiny"
+"""In place of a folder of weights: small random networks, to try everything but the pictures."""
+TINY_SKIPS = 8
+
+
+class Model(NamedTuple):
+    """Everything that sampling needs but the pictures and the tracks."""
+
+    networks: Networks
+    parameters: Parameters
+    mesh: Mesh
+    conditioning: ConditioningOptions
+    sigmas: SigmaRange
+    said: Mapping[str, str]
+    """What it is, for people: `weights` and `controlnet`."""
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the frozen networks are random numbers, so that videos are noise."""
+        return self.said["weights"] == TINY
+
+
+class _Control(NamedTuple):
+    """Where the ControlNet lies: the tree `item` in `folder`."""
+
+    folder: Path
+    item: str
+    config: ControlNetConfig
+    trained: Trained | None
+    """None if it was converted."""
+
+
+def load_model(
+    weights_folder: str = "", controlnet: str = "", *, dtype: str = "auto", fsdp: int = 1
+) -> Model:
+    """Loads the networks onto all devices.
+
+    Args:
+        weights_folder: of converted weights, or TINY; by default what the run was trained with.
+        controlnet: a training run, one of its checkpoints, or a converted ControlNet; by default
+            that in the folder of weights.
+        dtype: of parameters and activations: bfloat16, float32, or auto: bfloat16 on accelerators.
+        fsdp: over how many devices each network is split; the videos are spread over the rest.
+
+    Raises:
+        UserError: there is no such thing, or the two do not fit.
+    """
+    mesh = sharding.make_mesh(-1, fsdp)
+    control = _find_control(controlnet, weights_folder)
+    trained = control and control.trained
+    weights_folder = weights_folder or (trained.record["weights"] if trained else "") or TINY
+    compute_type = _compute_type(dtype)
+    networks = _networks(weights_folder, control, compute_type)
+    seed = trained.record["seed"] if trained else 0
+    folder = "" if weights_folder == TINY else weights_folder
+    keys = pretrained.root_keys(seed)
+    parameters = pretrained.frozen_parameters(
+        networks, mesh, folder, keys.frozen, dtype=compute_type
+    )
+    if trained:
+        _require_same_unet(trained, parameters, folder)
+    parameters = parameters._replace(
+        controlnet=_control_parameters(control, networks, mesh, keys.init, compute_type)
+    )
+    sigmas, statistics = SigmaRange(), ImageStatistics()
+    if folder:
+        sigmas = published.read_sigma_range(Path(folder).expanduser())
+        statistics = published.read_image_statistics(Path(folder).expanduser())
+    fields = trained.record if trained else config.flatten(config.default())
+    said = {"weights": weights_folder, "controlnet": str(control.folder) if control else "random"}
+    conditioning = _conditioning(fields, networks, statistics)
+    return Model(networks, parameters, mesh, conditioning, sigmas, said)
+
+
+def _compute_type(dtype: str) -> Any:
+    if dtype == "auto":
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return jnp.dtype(dtype)
+
+
+def _find_control(controlnet: str, weights_folder: str) -> _Control | None:
+    """The ControlNet to use; None for a random one beside random networks."""
+    if not controlnet:
+        if weights_folder in ("", TINY):
+            return None
+        inside = Path(weights_folder).expanduser() / "controlnet"
+        if not inside.is_dir():
+            raise UserError(
+                "There is no ControlNet, so tracks would steer nothing",
+                expected="a training run, or a converted ControlNet",
+                got=f"no --controlnet, and no {inside}",
+                fix="give --controlnet, or convert one: python -m convert_weights.posetraj_to_flax",
+            )
+        controlnet = str(inside)
+    path = Path(controlnet).expanduser()
+    in_checkpoint = path.parent.name == runs.CHECKPOINTS and path.name.isdigit()
+    if runs.is_run(path) or (in_checkpoint and path.is_dir()):
+        run = path.parent.parent if in_checkpoint else path
+        trained = runs.find(run, int(path.name) if in_checkpoint else None)
+        if trained.name != "controlnet":
+            raise _no_controlnet(controlnet, f"a run of stage 0, which trained the {trained.name}")
+        return _Control(trained.folder, trained.item, trained.config, trained)
+    if (path / weights.PARAMS).is_dir():
+        stored = weights.load_config(path, ControlNetConfig)
+        return _Control(path, weights.PARAMS, stored, None)
+    raise _no_controlnet(
+        controlnet, "another folder" if path.is_dir() else "a file" if path.exists() else "nothing"
+    )
+
+
+def _no_controlnet(given: str, got: str) -> UserError:
+    return UserError(
+        f"{given} is no ControlNet",
+        expected="the folder of a training run, one of its checkpoints (RUN/checkpoints/STEP), or "
+        "a converted ControlNet",
+        got=got,
+        fix="correct --controlnet",
+    )
+
+
+def _networks(weights_folder: str, control: _Control | None, dtype: Any) -> Networks:
+    """Networks of the architectures that the folder and the ControlNet have."""
+    if weights_folder != TINY:
+        folder = Path(weights_folder).expanduser()
+        classes = {"unet": UNetConfig, "vae": VAEConfig, "image_encoder": CLIPVisionConfig}
+        stored = {name: weights.load_config(folder / name, cls) for name, cls in classes.items()}
+        return assemble(controlnet=control.config if control else None, dtype=dtype, **stored)
+    if control and control.trained:
+        return build_networks(options_of(control.trained.record, dtype))
+    if control:
+        raise UserError(
+            f"The ControlNet {control.folder} needs the networks that it steers",
+            expected="--weights with a folder of converted weights",
+            got="none",
+            fix="convert Stable Video Diffusion: python -m convert_weights.svd_to_flax",
+        )
+    return build_networks(ModelOptions(TINY, (1,) * TINY_SKIPS, dtype=dtype))
+
+
+def _require_same_unet(trained: Trained, parameters: Parameters, folder: str) -> None:
+    """Refuses a ControlNet that was trained beside another UNet."""
+    unet = fingerprint.of_unet(parameters.unet) if folder else ""
+    if unet != trained.unet:
+        raise UserError(
+            f"{trained.folder} was trained beside another UNet",
+            expected=f"the weights of that run: {trained.record['weights'] or 'random ones'}",
+            got=folder or "random ones",
+            fix="give these with --weights, or none",
+        )
+
+
+def _control_parameters(
+    control: _Control | None, networks: Networks, mesh: Mesh, key: Any, dtype: Any
+) -> Any:
+    if control is None:
+        drawn = weights.cast(networks.controlnet.init(key), dtype)
+        return jax.device_put(drawn, sharding.parameter_shardings(drawn, mesh))
+    target = sharding.sharded(networks.controlnet.abstract(), mesh)
+    return weights.load(control.folder, weights.in_type(target, dtype), control.item)
+
+
+def _conditioning(
+    fields: Mapping[str, Any], networks: Networks, statistics: ImageStatistics
+) -> ConditioningOptions:
+    """The conditioning that the ControlNet was trained with, so that the two cannot drift."""
+    prefix = "conditioning."
+    own = {k.removeprefix(prefix): v for k, v in fields.items() if k.startswith(prefix)}
+    camera = networks.controlnet.config.camera
+    return ConditioningOptions(
+        **own,
+        image_statistics=statistics,
+        camera=CameraOptions(fields["camera.normalise"], drop=0.0) if camera else None,
+    )

@@ -1,0 +1,46 @@
+import dataclasses
+
+import pytest
+
+from posetraj_jax.errors import UserError
+from posetraj_jax.sampling.settings import RANGES, Settings, nearest_sizes
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "frames"),
+    [(320, 576, 14), (320, 576, 25), (576, 1024, 25), (256, 256, 14), (576, 320, 14), (64, 64, 2)],
+)
+def test_sizes_and_lengths_that_work(height, width, frames):
+    Settings(height=height, width=width, num_frames=frames)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "near"),
+    [(320, (320,)), (300, (256, 320)), (1, (64,)), (65, (64, 128)), (9999, (2048,)), (0, (64,))],
+)
+def test_nearest_sizes(pixels, near):
+    assert nearest_sizes(pixels) == near
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"height": 300}, "height: 300 is no multiple of 64; the nearest are 256 or 320"),
+        ({"width": 4096}, "width: 4096 is no multiple of 64; the nearest are 2048"),
+        ({"width": 576.0}, "width: 576.0 is no int"),
+        ({"num_frames": 1}, "num_frames: 1 is not between 2 and 100"),
+        ({"num_inference_steps": 0}, "num_inference_steps: 0 is not between 1"),
+        ({"fps": float("nan")}, "fps: nan is not between"),
+        ({"seed": True}, "seed: True is no int"),
+        ({"fit": "pad"}, "fit: 'pad' is none of crop, stretch"),
+        ({"height": 1, "motion_bucket_id": 300}, r"height: 1 (.|\n)*motion_bucket_id: 300"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused(wrong, message):
+    with pytest.raises(UserError, match=message):
+        Settings(**wrong)
+
+
+def test_every_number_has_a_range_that_its_default_is_in():
+    numbers = {f.name for f in dataclasses.fields(Settings)} - {"height", "width", "fit"}
+    assert numbers == set(RANGES)
