@@ -40,12 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
     camera = make_camera(
         size, height_m=o.height, pitch_deg=o.pitch, focal_px=o.focal, hfov_deg=o.hfov
     )
-    motion = motions.Motion(o.motion, o.radius, o.length, o.angle, o.direction, o.heading)
-    track = motions.move(camera, motion, tuple(o.start), o.frames)
+    motion = motions.FloorMotion(o.motion, o.radius, o.length, o.angle, o.direction, o.heading)
+    track = motions.move_over_floor(camera, motion, tuple(o.start), o.frames)
     if o.preview:  # before the track is written: a box may reach behind the camera
         picture = _preview(camera, track, tuple(o.box), image)
         print(video.write_image(o.preview, picture))
-    print(write_tracks(o.out, rounded(motions.as_track_file(track, camera))))
+    print(write_tracks(o.out, rounded(motions.floor_track_file(track, camera))))
     return 0
 
 
@@ -54,7 +54,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m posetraj_jax.floor_tracks", description=summary
     )
-    default = motions.Motion()
+    default = motions.FloorMotion()
 
     def add(name: str, **options) -> None:
         text = options.pop("help") + (" (%(default)s)" if "default" in options else "")
@@ -134,7 +134,7 @@ def _preview(
     if image is None:
         image = np.full((*camera.size, 3), GREY, np.uint8)
     ghosts = draw_ghosts(image, camera, track, sides_m)
-    return draw_preview(ghosts, motions.as_track_file(track, camera), len(track.places))
+    return draw_preview(ghosts, motions.floor_track_file(track, camera), len(track.places))
 
 
 if __name__ == "__main__":

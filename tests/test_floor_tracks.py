@@ -8,7 +8,13 @@ import pytest
 
 from posetraj_jax import floor_tracks
 from posetraj_jax.errors import UserError
-from posetraj_jax.trajectories import Motion, make_camera, move, read_tracks, resample
+from posetraj_jax.trajectories import (
+    FloorMotion,
+    make_camera,
+    move_over_floor,
+    read_tracks,
+    resample,
+)
 from posetraj_jax.video import read_image, write_image
 
 CIRCLE = "--start 288 250 --motion circle --radius 0.6 --angle 180 --direction 90 --frames 14"
@@ -23,8 +29,8 @@ def test_the_track_is_that_of_the_motion(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "t.json")
     tracks = resample(read_tracks(tmp_path / "t.json"), 14, (320, 576)).tracks_px[:, 0]
     camera = make_camera((320, 576))
-    motion = Motion("circle", 0.6, angle_deg=180.0, direction_deg=90.0)
-    exact = move(camera, motion, (288.0, 250.0), 14).tracks_px
+    motion = FloorMotion("circle", 0.6, angle_deg=180.0, direction_deg=90.0)
+    exact = move_over_floor(camera, motion, (288.0, 250.0), 14).tracks_px
     np.testing.assert_allclose(tracks, exact, atol=0.0051)  # two decimals are written
 
 
@@ -32,11 +38,11 @@ def test_every_option_counts(tmp_path):
     words = "--start 300 400 --size 640 480 --height 1.5 --pitch 30 --direction -20 --frames 9"
     camera = make_camera((480, 640), height_m=1.5, pitch_deg=30.0, hfov_deg=60.0)
     for kind, more in (("S", "--radius 0.2 --angle -90"), ("line", "--length 0.7")):
-        motion = Motion(kind, 0.2, 0.7, -90.0, -20.0)
+        motion = FloorMotion(kind, 0.2, 0.7, -90.0, -20.0)
         for lens in ("--hfov 60", f"--focal {camera.focal_px[0]}"):
             assert run(tmp_path, f"{words} --motion {kind} {more} {lens}") == 0
             points = read_tracks(tmp_path / "t.json").tracks[0].points
-            exact = move(camera, motion, (300.0, 400.0), 9).tracks_px
+            exact = move_over_floor(camera, motion, (300.0, 400.0), 9).tracks_px
             np.testing.assert_allclose(points, exact, atol=0.0051)
 
 

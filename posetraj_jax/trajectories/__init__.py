@@ -2,12 +2,12 @@
 
 from posetraj_jax.trajectories.floor_camera import FloorCamera, make_camera
 from posetraj_jax.trajectories.floor_motion import (
+    FloorMotion,
     FloorTrack,
-    Motion,
     arrows_px,
-    as_track_file,
     boxes_px,
-    move,
+    floor_track_file,
+    move_over_floor,
 )
 from posetraj_jax.trajectories.ghost import draw_ghosts
 from posetraj_jax.trajectories.preview import draw_preview
@@ -25,20 +25,20 @@ from posetraj_jax.trajectories.track_file import as_json, parse_tracks, read_tra
 __all__ = [
     "UNIT_SIZE",
     "FloorCamera",
+    "FloorMotion",
     "FloorTrack",
-    "Motion",
     "Track",
     "TrackFile",
     "Trajectories",
     "arrows_px",
     "as_json",
-    "as_track_file",
     "boxes_px",
     "draw_ghosts",
     "draw_preview",
+    "floor_track_file",
     "from_trajectories",
     "make_camera",
-    "move",
+    "move_over_floor",
     "parse_tracks",
     "read_tracks",
     "resample",

@@ -26,7 +26,7 @@ CORNERS = np.array([[n & 1, n >> 1 & 1, n >> 2 & 1] for n in range(8)])
 """Of a box: corner 4 z + 2 y + x, as everywhere in the data."""
 
 
-class Motion(NamedTuple):
+class FloorMotion(NamedTuple):
     """What an object does on the floor."""
 
     kind: str = "circle"
@@ -55,8 +55,8 @@ class FloorTrack(NamedTuple):
     """The places in the picture."""
 
 
-def move(
-    camera: FloorCamera, motion: Motion, start_px: tuple[float, float], num_frames: int
+def move_over_floor(
+    camera: FloorCamera, motion: FloorMotion, start_px: tuple[float, float], num_frames: int
 ) -> FloorTrack:
     """The track of a motion that starts where a pixel shows the floor.
 
@@ -81,7 +81,7 @@ def move(
     return FloorTrack(places, headings, project(camera, _on_floor(places)))
 
 
-def as_track_file(track: FloorTrack, camera: FloorCamera) -> TrackFile:
+def floor_track_file(track: FloorTrack, camera: FloorCamera) -> TrackFile:
     """The track file with this one track, a point for each frame."""
     points = tuple(map(tuple, track.tracks_px.tolist()))
     return TrackFile(camera.size, (Track(points, "frames"),))
@@ -122,7 +122,7 @@ def _unit(angle_deg: float) -> Float[Array, "2"]:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _path(motion: Motion, count: int) -> floor_paths.Path:
+def _path(motion: FloorMotion, count: int) -> floor_paths.Path:
     """The path that begins in the motion's direction, somewhere on the floor."""
     direction, angle = np.deg2rad(motion.direction_deg), np.deg2rad(motion.angle_deg)
     if motion.kind == "line":
@@ -133,7 +133,7 @@ def _path(motion: Motion, count: int) -> floor_paths.Path:
     return make(phase, count, radius=motion.radius_m, angle=angle)
 
 
-def _require_motion(motion: Motion, num_frames: int) -> None:
+def _require_motion(motion: FloorMotion, num_frames: int) -> None:
     problems = []
     if motion.kind not in MOTIONS:
         problems.append(f"motion {motion.kind!r}: not one of {', '.join(MOTIONS)}")

@@ -18,6 +18,8 @@ ARROW = np.array([[-10.0, 6.0], [0.0, 0.0], [-10.0, -6.0]])
 """Barb, tip and barb in units; it points along x."""
 NUMBER_UNITS, NUMBER_AWAY = 8, 10
 """Height of a number, and how far its middle is from the start, in units."""
+MOST_SQUARES = 200
+"""Of one spline; of more control points some are marked, evenly."""
 
 
 def draw_preview(
@@ -55,7 +57,7 @@ def draw_preview(
         path = trace_spline(control) if kind == "spline" else points
         _line(drawn, path, colour, unit)
         if kind == "spline":
-            _squares(drawn, control, unit)
+            _squares(drawn, control[:: -(-len(control) // MOST_SQUARES)], unit)
         _dots(drawn, points, visible, colour, unit)
     return _numbered(drawn, sampled.tracks_px, colours, unit)
 

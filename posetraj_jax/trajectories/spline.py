@@ -16,6 +16,8 @@ SAME_PX = 1e-6
 """Control points that are nearer to each other make one place: where the track waits."""
 FEWEST_STEPS, MOST_STEPS, STEPS_IN_ALL = 16, 512, 65_536
 """Straight pieces that a segment's length is measured with."""
+DRAWN_IN_ALL = 4_096
+"""Straight pieces that are drawn, or one for each segment."""
 SAME_TIME = 1e-9
 
 
@@ -57,8 +59,9 @@ def sample_spline(
 def trace_spline(control: Float[Array, "n 2"]) -> Float[Array, "m 2"]:
     """Points along the whole curve, near enough to each other to be drawn as lines."""
     curve = catmull_rom(control[_distinct(control)])
-    pieces = (len(curve.points) - 1) * FEWEST_STEPS
-    return evaluate(curve, np.arange(pieces + 1) / FEWEST_STEPS)
+    segments = len(curve.points) - 1
+    pieces = int(np.clip(DRAWN_IN_ALL // max(1, segments), 1, FEWEST_STEPS))
+    return evaluate(curve, np.arange(segments * pieces + 1) / pieces)
 
 
 def _distinct(control: Array) -> Array:

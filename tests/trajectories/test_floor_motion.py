@@ -6,12 +6,12 @@ import pytest
 from data_prep.scenes import geometry
 from posetraj_jax.errors import UserError
 from posetraj_jax.trajectories import (
-    Motion,
+    FloorMotion,
     arrows_px,
-    as_track_file,
     boxes_px,
+    floor_track_file,
     make_camera,
-    move,
+    move_over_floor,
     parse_tracks,
 )
 from posetraj_jax.trajectories.floor_camera import axes, floor_point, project
@@ -61,7 +61,9 @@ def test_a_field_of_view_is_a_focal_length():
 def test_the_circle_is_metric_when_it_is_projected_back(name, angle):
     camera = CAMERAS[name]
     start = (camera.size[1] / 2 + 10, camera.size[0] * 0.6)
-    track = move(camera, Motion("circle", 0.25, angle_deg=angle, direction_deg=30.0), start, 25)
+    track = move_over_floor(
+        camera, FloorMotion("circle", 0.25, angle_deg=angle, direction_deg=30.0), start, 25
+    )
     np.testing.assert_allclose(track.tracks_px[0], start, atol=1e-9)
     places = on_floor(camera, track.tracks_px)
     np.testing.assert_allclose(places, track.places, atol=1e-6)
@@ -78,8 +80,8 @@ def test_the_circle_is_metric_when_it_is_projected_back(name, angle):
 @pytest.mark.parametrize("direction", [0.0, 45.0, 90.0, 200.0, -90.0])
 @pytest.mark.parametrize("kind", ["circle", "S", "line"])
 def test_every_motion_starts_in_its_direction_at_equal_steps(kind, direction):
-    motion = Motion(kind, radius_m=0.3, length_m=1.2, direction_deg=direction)
-    track = move(OFFICIAL, motion, START, 1001)
+    motion = FloorMotion(kind, radius_m=0.3, length_m=1.2, direction_deg=direction)
+    track = move_over_floor(OFFICIAL, motion, START, 1001)
     expected = [np.cos(np.deg2rad(direction)), np.sin(np.deg2rad(direction))]
     np.testing.assert_allclose(track.headings[0], expected, atol=1e-12)
     steps = np.diff(track.places, axis=0)
@@ -93,26 +95,34 @@ def test_every_motion_starts_in_its_direction_at_equal_steps(kind, direction):
 
 def test_directions_are_seen_from_above():
     """0 goes to the right, 90 away, so up in the picture; an arc turns to the left."""
-    right = move(OFFICIAL, Motion("line", direction_deg=0.0, length_m=0.5), START, 2).tracks_px
+    right = move_over_floor(
+        OFFICIAL, FloorMotion("line", direction_deg=0.0, length_m=0.5), START, 2
+    ).tracks_px
     assert right[1, 0] > 300
     assert right[1, 1] == pytest.approx(250)
-    away = move(OFFICIAL, Motion("line", direction_deg=90.0, length_m=0.5), START, 2).tracks_px
+    away = move_over_floor(
+        OFFICIAL, FloorMotion("line", direction_deg=90.0, length_m=0.5), START, 2
+    ).tracks_px
     assert away[1, 0] == pytest.approx(288)
     assert away[1, 1] < 240
-    left = move(OFFICIAL, Motion("circle", 0.3, direction_deg=90.0), START, 3).places
+    left = move_over_floor(
+        OFFICIAL, FloorMotion("circle", 0.3, direction_deg=90.0), START, 3
+    ).places
     np.testing.assert_allclose(left - left[0], [[0, 0], [-0.3, 0.3], [-0.6, 0]], atol=1e-12)
-    back = move(OFFICIAL, Motion("circle", 0.3, angle_deg=-180.0, direction_deg=90.0), START, 3)
+    back = move_over_floor(
+        OFFICIAL, FloorMotion("circle", 0.3, angle_deg=-180.0, direction_deg=90.0), START, 3
+    )
     np.testing.assert_allclose(back.places - left[0], [[0, 0], [0.3, 0.3], [0.6, 0]], atol=1e-12)
 
 
 def test_the_heading_may_stay():
-    motion = Motion("circle", 0.3, heading_deg=-90.0)
-    headings = move(OFFICIAL, motion, START, 5).headings
+    motion = FloorMotion("circle", 0.3, heading_deg=-90.0)
+    headings = move_over_floor(OFFICIAL, motion, START, 5).headings
     np.testing.assert_allclose(headings, np.tile([0.0, -1.0], (5, 1)), atol=1e-12)
 
 
 def test_boxes_are_those_of_the_dataset():
-    track = move(OFFICIAL, Motion("S", 0.3, direction_deg=20.0), START, 7)
+    track = move_over_floor(OFFICIAL, FloorMotion("S", 0.3, direction_deg=20.0), START, 7)
     sides = (0.2, 0.4, 0.3)
     low, high = np.array([-0.1, -0.2, 0.0]), np.array([0.1, 0.2, 0.3])
     corners = geometry.box_corners(low, high)
@@ -125,7 +135,9 @@ def test_boxes_are_those_of_the_dataset():
 
 
 def test_arrows_point_where_the_object_looks():
-    track = move(OFFICIAL, Motion("line", direction_deg=0.0, heading_deg=90.0), START, 3)
+    track = move_over_floor(
+        OFFICIAL, FloorMotion("line", direction_deg=0.0, heading_deg=90.0), START, 3
+    )
     arrows = arrows_px(OFFICIAL, track, 0.5)
     np.testing.assert_allclose(arrows[:, 0], track.tracks_px)
     np.testing.assert_allclose(
@@ -134,8 +146,8 @@ def test_arrows_point_where_the_object_looks():
 
 
 def test_a_motion_is_a_track_file():
-    track = move(OFFICIAL, Motion("circle", 0.3), START, 14)
-    track_file = as_track_file(track, OFFICIAL)
+    track = move_over_floor(OFFICIAL, FloorMotion("circle", 0.3), START, 14)
+    track_file = floor_track_file(track, OFFICIAL)
     assert track_file.size == SIZE
     assert track_file.tracks[0].kind == "frames"
     np.testing.assert_array_equal(track_file.tracks[0].points, track.tracks_px)
@@ -168,8 +180,10 @@ def test_a_camera_that_looks_up_says_where_the_floor_is():
 
 def test_a_motion_behind_the_camera_is_refused():
     with pytest.raises(UserError, match=r"4\.35 m behind it"):
-        move(OFFICIAL, Motion("line", length_m=9.0, direction_deg=-90.0), (288.0, 300.0), 14)
-    track = move(OFFICIAL, Motion("circle", 0.1), (288.0, 319.0), 5)
+        move_over_floor(
+            OFFICIAL, FloorMotion("line", length_m=9.0, direction_deg=-90.0), (288.0, 300.0), 14
+        )
+    track = move_over_floor(OFFICIAL, FloorMotion("circle", 0.1), (288.0, 319.0), 5)
     with pytest.raises(UserError, match="behind"):
         boxes_px(OFFICIAL, track, (9.0, 9.0, 1.0))
 
@@ -188,8 +202,12 @@ def test_every_number_that_makes_no_camera_is_named():
 def test_every_number_that_makes_no_motion_is_named():
     nan = float("nan")
     with pytest.raises(UserError) as caught:
-        move(OFFICIAL, Motion("spiral", 0.0, -1.0, 0.0, nan, nan), START, 1)
+        move_over_floor(OFFICIAL, FloorMotion("spiral", 0.0, -1.0, 0.0, nan, nan), START, 1)
     assert caught.value.got.count("\n") == 7
-    for motion in (Motion(radius_m=nan), Motion(length_m=1e9), Motion(angle_deg=nan)):
+    for motion in (
+        FloorMotion(radius_m=nan),
+        FloorMotion(length_m=1e9),
+        FloorMotion(angle_deg=nan),
+    ):
         with pytest.raises(UserError):
-            move(OFFICIAL, motion, START, 14)
+            move_over_floor(OFFICIAL, motion, START, 14)

@@ -5,11 +5,11 @@ import pytest
 
 from posetraj_jax.errors import UserError
 from posetraj_jax.trajectories import (
-    Motion,
+    FloorMotion,
     draw_ghosts,
     draw_preview,
     make_camera,
-    move,
+    move_over_floor,
     parse_tracks,
 )
 from posetraj_jax.video import track_colours
@@ -116,7 +116,9 @@ def test_far_points_still_ones_and_tiny_pictures(size):
 
 def test_ghosts_are_boxes_with_a_white_front():
     camera = make_camera(SIZE)
-    track = move(camera, Motion("line", length_m=1.0, direction_deg=0.0), (200.0, 250.0), 14)
+    track = move_over_floor(
+        camera, FloorMotion("line", length_m=1.0, direction_deg=0.0), (200.0, 250.0), 14
+    )
     image = grey(0)
     picture = draw_ghosts(image, camera, track, (0.3, 0.5, 0.3))
     assert not image.any()
