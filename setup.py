@@ -17,6 +17,7 @@ PACKAGES = [
     "posetraj_jax.diffusion",
     "posetraj_jax.models",
     "posetraj_jax.nn",
+    "posetraj_jax.sampling",
     "posetraj_jax.training",
     "posetraj_jax.trajectories",
     "data_prep",
