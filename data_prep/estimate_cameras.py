@@ -75,6 +75,8 @@ def check(options: argparse.Namespace) -> None:
     wrong = []
     if not (options.root / PICTURES).is_dir():
         wrong.append(f"there is no folder {options.root / PICTURES}")
+    elif not vipseg_layout.videos_in(options.root):
+        wrong.append(f"there is no video in {options.root / PICTURES}")
     if options.masks and not options.masks.is_dir():
         wrong.append(f"there is no folder {options.masks}")
     if options.lowest_id < 1:
@@ -90,10 +92,12 @@ def check(options: argparse.Namespace) -> None:
         )
 
 
-def tasks_of(options: argparse.Namespace) -> tuple[list[Task], dict[str, str]]:
+def tasks_of(
+    options: argparse.Namespace, videos: Sequence[str]
+) -> tuple[list[Task], dict[str, str]]:
     """A task for every video that has no camera yet; and videos that cannot be one, with why."""
     tasks, left_out = [], {}
-    for video in vipseg_layout.videos_in(options.root):
+    for video in videos:
         if _camera_file(options.root, video).exists() and not options.again:
             continue
         if not may_name_a_clip(video):
@@ -127,11 +131,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Estimates and writes; 0, or 3 if some cameras cannot be told."""
     options, beam = fanout.parse(make_parser(), arguments)
     check(options)
-    tasks, left_out = tasks_of(options)
-    parts = options.parts or options.root / f".{CAMERAS}.parts"
-    require_places([parts, options.root / CAMERAS], [options.root / PICTURES, _masks(options)])
+    videos = vipseg_layout.videos_in(options.root)
+    tasks, left_out = tasks_of(options, videos)
+    own, file = options.root / f".{CAMERAS}.parts", options.root / f"{CAMERAS}-report.json"
+    parts = options.parts or own
     spread = fanout.fanout_options(options, beam, unit="video")
-    with pipeline.alone(parts):
+    pipeline.require_runner(spread)
+    cameras = options.root / CAMERAS
+    require_places([parts, cameras, file], [options.root / PICTURES, _masks(options)])
+    with pipeline.alone(own), pipeline.alone(parts, within=own):
         outcomes = pipeline.run(tasks, parts, spread)
         for task, outcome in zip(tasks, outcomes, strict=True):
             if outcome.results:
@@ -139,16 +147,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with appearing(target) as partial:
                     shutil.copyfile(task.folder(parts) / CAMERA, partial)
-        # Marks of what was rejected stay, so that it is not done again.
-        pipeline.clear(parts, [t for t, o in zip(tasks, outcomes, strict=True) if o.results])
-    said = report.of_outcomes(tasks, outcomes, [task.key for task in tasks], left_out)
-    file = options.root / f"{CAMERAS}-report.json"
-    said.write(file)
-    said.say(file)
-    videos = vipseg_layout.videos_in(options.root)
+        said = report.of_outcomes(tasks, outcomes, [task.key for task in tasks], left_out)
+        said.write(file)
+        said.say(file)
+        code = said.exit_code(options.accept_rejects)
+        # Marks of what was rejected stay until it is accepted, so that it is not done again.
+        done = [t for t, o in zip(tasks, outcomes, strict=True) if code == 0 or o.results]
+        pipeline.clear(parts, done)
     known = sum(_camera_file(options.root, video).exists() for video in videos)
     print(f"{len(said.finished)} cameras estimated; {known} of {len(videos)} videos have one")
-    return said.exit_code(options.accept_rejects)
+    if known == 0:
+        raise UserError(
+            f"No video in {options.root} has a camera",
+            expected="at least one whose camera can be told",
+            got=f"none; {file} has the reason for each",
+            fix="see docs/data.md: masks of what moves, or --focal_px, may help",
+        )
+    return code
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from data_prep.fanout.clip_files import clips_of
 from data_prep.fanout.product import Place, Work, make
 from data_prep.fanout.task import Outcome, Task, stamp
 from data_prep.objects.found import ObjectEntry, find_objects
-from data_prep.objects.object_file import SUPPORTED
 from data_prep.scenes import looks, posetraj
 from data_prep.scenes.posetraj import SceneOptions
 from data_prep.scenes.toys import BUILTIN
@@ -34,6 +33,12 @@ from posetraj_jax.trajectories import floor_paths
 
 ALONE = (".glb", ".stl", ".fbx", ".usdz")
 """Objects that are one file."""
+BESIDE = (
+    ".mtl",
+    ".bin",
+    *([".png", ".jpg", ".jpeg", ".bmp", ".tga", ".tif", ".tiff", ".webp", ".exr", ".hdr", ".ktx2"]),
+)
+"""Files that an object may consist of besides its own."""
 BUILTIN_OBJECTS = BUILTIN.removesuffix(":")
 CC0 = "CC0-1.0"
 TIMEOUT_S = 3600.0
@@ -206,9 +211,9 @@ def _stamp(entry: ObjectEntry) -> list[Any]:
 
 @functools.cache
 def _files_beside(folder: Path) -> tuple[Path, ...]:
-    """All files in and below a folder that are no objects themselves."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return tuple(sorted(path for path in files if path.suffix.lower() not in SUPPORTED))
+    """All files in and below a folder that its objects may consist of."""
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in BESIDE)
+    return tuple(sorted(path for path in files if path.is_file()))
 
 
 def scene_options(options: argparse.Namespace) -> SceneOptions:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.fanout import options as fanout
+from data_prep.fanout.product import require_places
 from data_prep.fanout.report import EXIT_INCOMPLETE
 from data_prep.fanout.task import Task
 from data_prep.videos import options as video_options
@@ -79,12 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         UserError: as `parse` and `prepare`; a list of validation videos of which none is here.
     """
     options, beam = parse(arguments)
+    sources = vipseg_layout.sources(options.root)
     has_pictures = (options.root / PICTURES).is_dir()
     if options.tracks_only or not has_pictures:
         if not has_pictures:
             print(f"There are no pictures ({options.root / PICTURES}): statistics of tracks only")
+        require_places([options.out], sources)
         return show_tracks(options)
-    return prepare(plan(options), vipseg_layout.sources(options.root), options, beam)
+    return prepare(plan(options), sources, options, beam)
 
 
 def plan(options: argparse.Namespace) -> dict[str, Videos]:

@@ -1,5 +1,6 @@
 """The one exception for mistakes a user can mend, and how an entry point reports it."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -84,6 +85,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:  # whoever read what is printed has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BY_SIGNAL + signal.SIGPIPE)
     except OSError as error:
         refused = UserError(
             "the system refuses a file or a folder",

@@ -1,12 +1,14 @@
 """The pipeline itself; the only module that imports Apache Beam."""
 
+import contextlib
+import io
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
 from data_prep.fanout.hand import Hand, HandOptions, StoppedError
 from data_prep.fanout.task import FAILED, Task, appearing
@@ -37,6 +39,9 @@ class DoTask(beam.DoFn):
             outcome = self._hand.do(element, self._parts)
         except StoppedError:
             return
+        except OSError as error:  # no process can be started: no other task will find one
+            Hand.stop_all(reason=str(error))
+            return
         if outcome.failed:
             folder = element.folder(self._parts)
             folder.mkdir(parents=True, exist_ok=True)
@@ -59,31 +64,40 @@ def run(
     """
     options = options_of(workers, flags)
     try:
-        with beam.Pipeline(options=options) as pipeline:
-            waiting = pipeline | "tasks" >> beam.Create(list(tasks), reshuffle=True)
-            # Without it, a runner may fuse the list with the work and do all of it in one place.
-            spread = waiting | "spread" >> beam.Reshuffle()
-            _ = spread | "do" >> beam.ParDo(DoTask(str(parts.absolute()), hand))
+        pipeline = beam.Pipeline(options=options)
+    except (ValueError, ImportError) as error:
+        raise _unusable(flags, str(error)) from error
+    waiting = pipeline | "tasks" >> beam.Create(list(tasks), reshuffle=True)
+    # Without it, a runner may fuse the list with the work and do all of it in one place.
+    spread = waiting | "spread" >> beam.Reshuffle()
+    _ = spread | "do" >> beam.ParDo(DoTask(str(parts.absolute()), hand))
+    try:
+        pipeline.run().wait_until_finish()
     except Exception as error:
-        if not flags:
+        if is_local(flags):
             raise
-        raise _unusable(flags, f"{type(error).__name__}: {error}") from error
+        raise _unusable(flags, f"{type(error).__name__}: {error}".splitlines()[0]) from error
 
 
 def options_of(workers: int | None, flags: Sequence[str]) -> PipelineOptions:
     """The options of the pipeline; those of the direct runner follow from `workers`.
 
     Raises:
-        UserError: flags that Beam does not know, or workers of this machine for another runner.
+        UserError: flags that Beam does not know, bad values of others, or workers of this machine
+            for another runner.
     """
-    given = PipelineOptions(flags=list(flags))
-    if unknown := sorted(_names(given, unknown=True) - _names(given, unknown=False)):
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            given = PipelineOptions(flags=list(flags))
+            known, every = _names(given, unknown=False), _names(given, unknown=True)
+    except SystemExit as error:  # as its parser ends
+        raise _unusable(flags, said.getvalue().strip().rpartition("error: ")[2]) from error
+    if unknown := sorted(every - known):
         raise _unusable(flags, f"unknown: {', '.join(f'--{name}' for name in unknown)}")
-    named = {flag.removeprefix("--").partition("=")[0] for flag in flags}
-    runner = given.view_as(StandardOptions).runner if "runner" in named else HERE
-    if runner != HERE:
+    if not is_local(flags):
         if workers is not None:
-            raise _unusable(flags, f"--workers, which is for {HERE}, together with {runner}")
+            raise _unusable(flags, f"--workers, which is for {HERE}, with another runner")
         return given
     count = workers or os.cpu_count() or 1
     here = {
@@ -91,7 +105,20 @@ def options_of(workers: int | None, flags: Sequence[str]) -> PipelineOptions:
         "direct_num_workers": count,
         "direct_running_mode": "multi_threading" if count > 1 else "in_memory",
     }
+    if given.view_as(DirectOptions).direct_num_workers < 0:
+        raise _unusable(flags, "--direct_num_workers is below 0")
+    named = _named(flags)
     return PipelineOptions(flags=list(flags), **{k: v for k, v in here.items() if k not in named})
+
+
+def is_local(flags: Sequence[str]) -> bool:
+    """Whether the tasks are done in threads or processes of this machine."""
+    return _named(flags).get("runner", HERE) == HERE
+
+
+def _named(flags: Sequence[str]) -> dict[str, str]:
+    pairs = (flag.removeprefix("--").partition("=") for flag in flags)
+    return {name: value for name, _, value in pairs}
 
 
 def _names(options: PipelineOptions, *, unknown: bool) -> set[str]:

@@ -3,13 +3,16 @@
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from data_prep.fanout.hand import HandOptions
 from data_prep.fanout.pipeline import FanoutOptions
 
 GIGA = 10**9
+
+Number = TypeVar("Number", int, float)
 
 
 def add_options(
@@ -19,10 +22,25 @@ def add_options(
     group = parser.add_argument_group("how the work is spread")
     add = group.add_argument
     add("--parts", type=Path, help="folder of what is finished (.NAME.parts beside what is made)")
-    add("--workers", type=positive_integer, help="processes on this machine (its cores)")
-    add("--timeout_s", type=positive_number, default=timeout_s, help="of a task (%(default)s)")
-    add("--retries", type=whole, default=1, help="after a crash or a timeout (%(default)s)")
-    add("--memory_gb", type=number, default=memory_gb, help="of a process, 0 = all (%(default)s)")
+    add("--workers", type=_up_to(512, positive_integer), help="processes (one for every core)")
+    add(
+        "--timeout_s",
+        type=_up_to(10**7, positive_number),
+        default=timeout_s,
+        help="of a task (%(default)s)",
+    )
+    add(
+        "--retries",
+        type=_up_to(100, whole),
+        default=1,
+        help="after a crash or a timeout (%(default)s)",
+    )
+    add(
+        "--memory_gb",
+        type=_up_to(10**6, number),
+        default=memory_gb,
+        help="of a process, 0 = all (%(default)s)",
+    )
     add("--accept_rejects", action="store_true", help="exit with 0 though sources were left out")
     parser.epilog = "Options of Apache Beam, such as -- --runner=FlinkRunner, go after a lone '--'."
 
@@ -50,6 +68,18 @@ def fanout_options(
         tasks_per_process=tasks_per_process,
     )
     return FanoutOptions(options.workers, hand, unit, beam)
+
+
+def _up_to(most: int, kind: Callable[[str], Number]) -> Callable[[str], Number]:
+    """An argument of a kind, and at most this."""
+
+    def limited(text: str) -> Number:
+        if kind(text) > most:
+            raise argparse.ArgumentTypeError(f"{text}: the most is {most}")
+        return kind(text)
+
+    limited.__name__ = kind.__name__  # as argparse calls it
+    return limited
 
 
 def whole(text: str) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data_prep.fanout.hand import Hand, HandOptions
-from data_prep.fanout.task import DONE, FAILED, Outcome, Task, outcome_of, results_in
+from data_prep.fanout.task import DONE, FAILED, Outcome, Task, is_part, outcome_of, results_in
 from posetraj_jax.errors import UserError
 
 LOCK = ".lock"
@@ -62,43 +62,55 @@ def run(tasks: Sequence[Task], parts: Path, options: FanoutOptions) -> list[Outc
     return [outcome_of(task, parts) or _failure(task, parts) for task in tasks]
 
 
-def clear(parts: Path, tasks: Sequence[Task] | None = None) -> None:
-    """Removes the results of all tasks; or only of these, and what they were before a change.
+def require_runner(options: FanoutOptions) -> None:
+    """Refuses options that Beam does not know.
 
-    To be called inside `alone`.
+    Raises:
+        UserError: so, or Beam is missing.
     """
-    keys = {task.key for task in tasks or ()}
+    if options.beam:
+        _beam_tasks().options_of(options.workers, options.beam)
+
+
+def clear(parts: Path, tasks: Sequence[Task] | None = None) -> None:
+    """Removes the results of these tasks; or of all. To be called inside `alone`."""
+    names = None if tasks is None else {task.part for task in tasks}
     for folder in parts.iterdir():
-        key = Task.key_of(folder.name)
-        if key and (tasks is None or key in keys):
+        if is_part(folder.name) and (names is None or folder.name in names):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_beam(tasks: Sequence[Task], parts: Path, options: FanoutOptions, total: int) -> None:
     beam_tasks = _beam_tasks()
     Hand.allow_all()
-    with _stopped_by_signals(), _progress(tasks, parts, options.unit, total):
+    is_local = beam_tasks.is_local(options.beam)
+    with _stopped_by_signals(is_local), _progress(tasks, parts, options.unit, total):
         beam_tasks.run(tasks, parts, options.hand, options.workers, options.beam)
     if Hand.stopped_by:
         raise UserError(
-            f"There is no room in {parts}",
-            expected="a disk with enough room",
+            f"The work in {parts} cannot go on",
+            expected="room on the disk, and files and processes that may be opened",
             got=Hand.stopped_by,
-            fix="make room and run the same command again: what is finished is kept",
+            fix="make room, or give fewer --workers, and run the same command again: what is "
+            "finished is kept",
         )
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[None]:
+def _stopped_by_signals(is_local: bool) -> Iterator[None]:
     """Lets SIGTERM and Ctrl-C end the workers first: Beam then ends by itself, and quietly.
 
-    After the block the signal has the effect that it would have had.
+    After the block the signal has the effect that it would have had; at once if it comes again, or
+    if the workers are elsewhere, because Beam may wait long for those.
     """
     caught: list[int] = []
 
     def stop(number: int, _) -> None:
         caught.append(number)
         Hand.stop_all()
+        if len(caught) > 1 or not is_local:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield  # signals come to the main thread only
@@ -140,14 +152,22 @@ def _failure(task: Task, parts: Path) -> Outcome:
 
 
 @contextmanager
-def alone(parts: Path) -> Iterator[None]:
+def alone(parts: Path, within: Path | None = None) -> Iterator[None]:
     """Makes the folder of parts and keeps other runs out of it, until its results are in place.
 
-    If nothing is in it at the end, it is removed.
+    If nothing is in it at the end, it is removed, with the folders above it that were made for it.
+
+    Args:
+        parts: the folder.
+        within: one that is held already; if it is this one, nothing is done.
 
     Raises:
         UserError: another run works in it.
     """
+    if within is not None and parts.resolve() == within.resolve():
+        yield
+        return
+    made = [folder for folder in (parts, *parts.parents) if not folder.exists()]
     parts.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(parts / LOCK, os.O_RDWR | os.O_CREAT)
     try:
@@ -156,8 +176,9 @@ def alone(parts: Path) -> Iterator[None]:
             yield
         finally:
             (parts / LOCK).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # something lies there
-                parts.rmdir()
+            for folder in made or [parts]:
+                with contextlib.suppress(OSError):  # something lies there
+                    folder.rmdir()
     finally:
         os.close(descriptor)
 
@@ -170,10 +191,10 @@ def _lock(descriptor: int, parts: Path) -> None:
             raise BlockingIOError
     except (BlockingIOError, FileNotFoundError) as error:
         raise UserError(
-            f"The parts in {parts} cannot be worked on",
+            f"{parts} cannot be worked in",
             expected="to be the only run that does",
             got="another one",
-            fix="wait for that run, or give another folder with --parts",
+            fix="wait for that run, or stop it",
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from data_prep.fanout.task import Outcome, Task, appearing
@@ -10,8 +10,6 @@ from posetraj_jax.errors import listed
 
 EXIT_INCOMPLETE = 3
 """Exit code of a run that did what it could and had to leave some sources out."""
-ENCODING = {"encoding": "utf8", "errors": "surrogateescape"}
-"""Names of files may be any bytes."""
 MOST_LINES = 40
 """That are printed; the report has all."""
 
@@ -30,6 +28,8 @@ class Report:
     """Digest of the whole work, by which the same command knows that nothing is to be done."""
     layout: str = ""
     """What else the bytes of the product depend on, such as clips per file."""
+    files: Mapping[str, int] = field(default_factory=dict)
+    """Path of every file of the product to its size."""
 
     def say(self, file: Path) -> None:
         """Prints what was left out and why, source by source; `file` has all of it."""
@@ -46,15 +46,23 @@ class Report:
 
     def write(self, file: Path) -> None:
         """Writes it as JSON; an equal file keeps its time."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-        if not file.exists() or file.read_text(**ENCODING) != text:
+        content = _bytes(asdict(self))
+        if not file.exists() or file.read_bytes() != content:
             file.parent.mkdir(parents=True, exist_ok=True)
             with appearing(file) as partial:
-                partial.write_text(text, **ENCODING)
+                partial.write_bytes(content)
 
     def exit_code(self, accept: bool) -> int:
         """0, or EXIT_INCOMPLETE if sources are missing; with `accept`, only failed ones count."""
         return EXIT_INCOMPLETE if self.failed or (self.rejected and not accept) else 0
+
+
+def _bytes(content: Mapping) -> bytes:
+    """JSON that people can read; names of files may be any bytes, and those it escapes."""
+    try:
+        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def of_outcomes(
@@ -87,9 +95,12 @@ def of_outcomes(
 def read(file: Path) -> Report | None:
     """What `Report.write` wrote; None where nothing is, or something else."""
     try:
-        said = Report(**json.loads(file.read_text(**ENCODING)))
-    except (OSError, ValueError, TypeError):
+        said = Report(**json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     kinds = {"finished": list, "rejected": dict, "failed": dict, "work": str, "layout": str}
     right = all(isinstance(getattr(said, name), kind) for name, kind in kinds.items())
+    right = (
+        right and isinstance(said.files, dict) and all(type(n) is int for n in said.files.values())
+    )
     return said if right and all(isinstance(part, str) for part in said.finished) else None

@@ -58,12 +58,6 @@ class Task:
         text = json.dumps([FORMAT, self.work, self.job], sort_keys=True, allow_nan=False)
         return f"{self.key}.{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]}"
 
-    @staticmethod
-    def key_of(part: str) -> str | None:
-        """The key of a part by its name; None if it is no part."""
-        found = re.fullmatch(rf"(.+)\.[0-9a-f]{{{DIGEST_DIGITS}}}", part)
-        return found[1] if found else None
-
     def folder(self, parts: Path) -> Path:
         """Where its results appear."""
         return parts / self.part
@@ -79,6 +73,11 @@ class Outcome(NamedTuple):
     """Why its source is no good. Final: it is not tried again."""
     failed: str = ""
     """Why the work did not end: a crash, a time limit. The next run tries again."""
+
+
+def is_part(name: str) -> bool:
+    """Whether a folder of this name may hold the results of a task."""
+    return bool(re.fullmatch(rf".+\.[0-9a-f]{{{DIGEST_DIGITS}}}", name))
 
 
 def outcome_of(task: Task, parts: Path) -> Outcome | None:

@@ -32,16 +32,21 @@ def do(work: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
     try:
         said["results"] = _do(work, job, folder)
     except Rejected as error:
-        finish(folder, rejected=str(error))
-        said["rejected"] = str(error)
+        said["rejected"] = in_one_line(str(error))
+        finish(folder, rejected=said["rejected"])
     except OSError as error:
         said |= {"failed": str(error), "disk_full": error.errno in NO_ROOM}
     except UserError as error:
-        said["failed"] = str(error)
+        said["failed"] = in_one_line(f"{error.what}: {error.got}; {error.fix}")
     except MemoryError:
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         said["failed"] = f"needs more than {limit / 1e9:.1f} GB of memory"
     return said
+
+
+def in_one_line(text: str) -> str:
+    """The text with its lines joined."""
+    return " ".join(text.split())
 
 
 def _do(work: str, job: dict[str, Any], folder: Path) -> tuple[str, ...]:

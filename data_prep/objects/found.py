@@ -122,6 +122,8 @@ def _listed(source: Path) -> list[tuple[str | None, Path, str]]:
             raise ValueError("it is no text")
         text = content.decode("utf-8-sig")
         pairs = _json_pairs(text) if text.lstrip().startswith("{") else _line_pairs(source, text)
+        for words in pairs:
+            os.fsencode("".join(filter(None, words)))  # no file can have another name
         return [(uid, source.parent / os.path.expanduser(path), path) for uid, path in pairs]
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(

@@ -140,6 +140,7 @@ def test_an_existing_folder_and_a_missing_blender_are_named(tmp_path):
     with pytest.raises(UserError, match="make render-env"):
         run(tmp_path, "--render_python=nowhere")
     (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").touch()
     with pytest.raises(UserError, match="There is something else in"):
         run(tmp_path)
 

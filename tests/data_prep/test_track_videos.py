@@ -217,7 +217,8 @@ def test_names_that_no_clip_can_have_are_named(videos, capsys):
     run(videos)
     (videos / "out/imgs/film").rename(videos / "out/imgs/my film")
     (videos / "out/imgs/pictures").rename(videos / "out/imgs/other film")
-    assert estimate_cameras.main([str(videos / "out"), "--workers=1"]) == EXIT_INCOMPLETE
+    with pytest.raises(UserError, match=r"No video in .* has a camera"):
+        estimate_cameras.main([str(videos / "out"), "--workers=1"])
     assert "my film: no name for a clip" in capsys.readouterr().out
 
 

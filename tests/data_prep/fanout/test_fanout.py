@@ -115,7 +115,9 @@ def test_a_process_does_several_tasks_if_it_may(tmp_path):
 
 def test_a_full_disk_stops_everything_and_is_named(tmp_path, capfd):
     tasks = [task("good"), task("full", end="disk_full")]
-    with pytest.raises(UserError, match=r"no room(.|\n)*No space left(.|\n)*what is finished is"):
+    with pytest.raises(
+        UserError, match=r"cannot go on(.|\n)*No space left(.|\n)*what is finished is"
+    ):
         run(tasks, tmp_path, replace(OPTIONS, workers=1))
     assert "Traceback" not in capfd.readouterr().err
     assert run(tasks[:1], tmp_path, OPTIONS)[0].results
@@ -136,7 +138,7 @@ def test_only_what_tasks_made_is_cleared(tmp_path):
     tasks = [task("one"), task("two")]
     with pipeline.alone(tmp_path):
         pipeline.run(tasks, tmp_path, OPTIONS)
-        pipeline.clear(tmp_path, [replace(tasks[0], job={"value": "as it was before"})])
+        pipeline.clear(tmp_path, tasks[:1])
         assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {tasks[1].part}
         pipeline.clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
@@ -171,7 +173,9 @@ def test_options_of_beam_are_passed_on(tmp_path):
     [
         ("--runer=FlinkRunner", "unknown: --runer"),
         ("--runner=Nonsense", "Nonsense"),
-        ("--runner=FlinkRunner", "--workers, which is for DirectRunner, together with FlinkR"),
+        ("--runner=FlinkRunner", "--workers, which is for DirectRunner, with another"),
+        ("--direct_num_workers=abc", "invalid int value: 'abc'"),
+        ("--direct_num_workers=-1", "below 0"),
     ],
 )
 def test_bad_options_of_beam_are_named(tmp_path, beam, message):
