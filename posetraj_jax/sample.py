@@ -10,35 +10,21 @@ as many --tracks (or one for all) and as many --out. --preview writes the pictur
 """
 
 import argparse
-import os
 import sys
-from dataclasses import fields
 from pathlib import Path
 
-import jax
 from tqdm import tqdm
 
 from posetraj_jax import errors, video
 from posetraj_jax.errors import UserError
-from posetraj_jax.sampling import (
-    TINY,
-    Settings,
-    generate_many,
-    load_model,
-    outputs,
-    read_request,
-)
-from posetraj_jax.sampling.settings import FITS
+from posetraj_jax.sampling import Settings, command_line, generate_many, outputs, read_request
 from posetraj_jax.trajectories import draw_preview, read_tracks
-
-NO_CACHE = "off"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "posetraj_jax/compiled"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, makes the videos, and returns the exit code."""
     o = parse(sys.argv[1:] if arguments is None else arguments)
-    settings = Settings(**{field.name: getattr(o, field.name) for field in fields(Settings)})
+    settings = command_line.settings_of(o)
     tracks = o.tracks * len(o.image) if len(o.tracks) == 1 else o.tracks
     require_counts(o.image, tracks, o.out)
     if o.preview:
@@ -48,8 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         read_request(image, path, settings, o.camera)
         for image, path in zip(o.image, tracks, strict=True)
     ]
-    keep_compiled(o.compilation_cache)
-    model = load_model(o.weights, o.controlnet, dtype=o.dtype, fsdp=o.fsdp)
+    model = command_line.load(o)
     if model.is_random:
         print("the networks are small and random: the video will be noise")
     with tqdm(unit="step", dynamic_ncols=True) as bar:
@@ -74,27 +59,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, default = parser.add_argument, Settings()
-    add("--weights", default="", help=f"folder of converted weights, or {TINY} (those of the run)")
-    add("--controlnet", default="", help="run, checkpoint or converted ControlNet (in --weights)")
+    add = parser.add_argument
     add("--image", type=Path, nargs="+", required=True, help="pictures")
     add("--tracks", type=Path, nargs="+", required=True, help="track files")
     add("--out", type=Path, nargs="+", required=True, help=f"videos: {video.SUFFIXES}")
     add("--preview", action="store_true", help="only draw the tracks on the picture")
     add("--camera", type=Path, help="camera.npy as TRAM writes it, camera to world")
-    for field in fields(Settings):
-        value = getattr(default, field.name)
-        choices = FITS if field.name == "fit" else None
-        add(
-            f"--{field.name}",
-            type=type(value),
-            default=value,
-            choices=choices,
-            help="(%(default)s)",
-        )
-    add("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="(%(default)s)")
-    add("--fsdp", type=int, default=1, help="devices that share one copy of the weights (1)")
-    add("--compilation_cache", default=str(CACHE), help=f"folder, or {NO_CACHE} (%(default)s)")
+    command_line.add_model(parser)
+    command_line.add_settings(parser)
     return parser.parse_args(arguments)
 
 
@@ -116,12 +88,6 @@ def preview(images: list[Path], tracks: list[Path], outs: list[Path], settings: 
         track_file = read_tracks(path, picture.shape[:2])
         print(video.write_image(out, draw_preview(picture, track_file, settings.num_frames)))
     return 0
-
-
-def keep_compiled(folder: str) -> None:
-    """Lets JAX keep compiled programs for the next time, unless the user has said where."""
-    if folder != NO_CACHE and not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
 
 
 if __name__ == "__main__":

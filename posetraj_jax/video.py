@@ -8,7 +8,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -96,23 +96,30 @@ def write_image(path: Path, image_uint8: UInt8[Array, "h w 3"]) -> Path:
     return path
 
 
-def read_image(path: Path | str) -> UInt8[Array, "h w 3"]:
+def read_image(
+    path: Path | str, max_pixels: int = MAX_PIXELS, formats: Sequence[str] | None = None
+) -> UInt8[Array, "h w 3"]:
     """Reads one picture as RGB, upright as its camera says.
 
+    Args:
+        path: of the picture.
+        max_pixels: how many pixels it may have.
+        formats: the only ones to try, by Pillow's names; None: all that Pillow knows.
+
     Raises:
-        UserError: if it is absent, no picture, damaged, or of more than MAX_PIXELS pixels.
+        UserError: if it is absent, no picture, damaged, or too large.
     """
     path = Path(path)
     try:
         if not path.is_file():  # a pipe may never end
             raise ValueError("not a file" if path.exists() else "no such file")
-        with Image.open(path) as image:
-            _check_pixels(image.width, image.height, MAX_PIXELS)
+        with Image.open(path, formats=formats) as image:
+            _check_pixels(image.width, image.height, max_pixels)
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except READ_ERRORS as error:
         raise UserError(
             f"A picture cannot be read: {path}",
-            expected=f"a picture of at most {MAX_PIXELS:,} pixels, such as .png or .jpg",
+            expected=f"a picture of at most {max_pixels:,} pixels, such as .png or .jpg",
             got=str(error),
             fix="check the path, or convert the file with a picture tool",
         ) from error

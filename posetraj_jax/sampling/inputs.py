@@ -62,17 +62,26 @@ def fit(
     picture: UInt8[Array, "_ _ 3"], tracks_px: Array, settings: Settings
 ) -> tuple[UInt8[Array, "h w 3"], Array]:
     """The picture at the video's size, and points of it where they then are."""
-    height, width = picture.shape[:2]
+    top, left, height, width = _cut(picture.shape[:2], settings)
+    cut = picture[top : top + height, left : left + width]
     size = settings.height, settings.width
-    top = left = 0
-    if settings.fit == "crop":
-        scale = min(height / size[0], width / size[1])
-        cut = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-        top, left = (height - cut[0]) // 2, (width - cut[1]) // 2
-        picture = picture[top : top + cut[0], left : left + cut[1]]
-    scales = np.array(size[::-1]) / picture.shape[1::-1]
-    resized = transforms.resize_frames(picture[None], *size, kind="lanczos")[0]
-    return resized, (tracks_px - [left, top]) * scales
+    resized = transforms.resize_frames(cut[None], *size, kind="lanczos")[0]
+    return resized, fit_points(tracks_px, picture.shape[:2], settings)
+
+
+def fit_points(points_px: Array, size: tuple[int, int], settings: Settings) -> Array:
+    """Points (x, y) of a picture of this (height, width) where the video has them."""
+    top, left, height, width = _cut(size, settings)
+    return (points_px - [left, top]) * [settings.width / width, settings.height / height]
+
+
+def _cut(size: tuple[int, int], settings: Settings) -> tuple[int, int, int, int]:
+    """Top, left, height and width of what the video shows of a picture, pixels."""
+    if settings.fit != "crop":
+        return 0, 0, *size
+    scale = min(size[0] / settings.height, size[1] / settings.width)
+    height, width = (max(1, round(s * scale)) for s in (settings.height, settings.width))
+    return (size[0] - height) // 2, (size[1] - width) // 2, height, width
 
 
 def read_extrinsics(path: Path | str, num_frames: int) -> Float32[Array, "f 12"]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from posetraj_jax import sample, video
 from posetraj_jax.errors import UserError
+from posetraj_jax.sampling import command_line
 from tests.sampling.models import micro_model
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,7 @@ def place(tmp_path):
 @pytest.fixture
 def narrow(monkeypatch):
     """The narrowest networks in place of all others."""
-    monkeypatch.setattr(sample, "load_model", lambda *_, **__: micro_model())
+    monkeypatch.setattr(command_line, "load_model", lambda *_, **__: micro_model())
 
 
 def run(place: Path, *more: str, out: str = "out/video.mp4") -> int:

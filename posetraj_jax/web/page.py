@@ -1,0 +1,160 @@
+"""The page: where everything is, and which handler it is connected to."""
+
+from pathlib import Path
+
+import gradio as gr
+
+from posetraj_jax.sampling import Settings
+from posetraj_jax.trajectories.track import MOST_TRACKS
+from posetraj_jax.video import track_colours
+from posetraj_jax.web import choices, words
+from posetraj_jax.web.desk import Desk
+from posetraj_jax.web.handlers import ANSWER, Handlers
+from posetraj_jax.web.pictures import FORMATS, MOST_BYTES
+
+STATIC = Path(__file__).parent / "static"
+SCRIPTS = ("geometry.js", "tracks.js", "canvas.js", "editor.js")
+TITLE = "PoseTraj: draw where things go"
+SUFFIXES = [".jpg", *(f".{name.lower()}" for name in FORMATS)]
+FILES_STAY_SECONDS = 3600
+WAITING = 32
+"""Requests for videos that may wait; more are told to come back."""
+FONTS = ["system-ui", "sans-serif"]
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def build(desk: Desk, settings: Settings, examples: list[Path]) -> gr.Blocks:
+    """The page of one model.
+
+    Args:
+        desk: makes the videos.
+        settings: those that the page begins with.
+        examples: pictures to begin with.
+    """
+    handlers = Handlers(desk, settings, examples)
+    delete = (FILES_STAY_SECONDS // 6, FILES_STAY_SECONDS)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=delete) as blocks:
+        gr.HTML(f"<h1>{TITLE}</h1>{words.model_line(desk.model, settings)}", elem_id="pj-head")
+        parts = {"message": gr.HTML("", elem_id="pj-message")}
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=420):
+                parts |= _drawing_column(examples)
+            with gr.Column(scale=1, min_width=420):
+                parts |= _video_column(settings)
+        parts["opened"] = gr.State(None)
+        _connect(blocks, parts, handlers)
+    return blocks
+
+
+def launch(blocks: gr.Blocks, host: str, port: int) -> str:
+    """Serves a page and returns its address; raises OSError if the port is taken."""
+    blocks.queue(default_concurrency_limit=4, max_size=WAITING)
+    theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"])
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        prevent_thread_lock=True,
+        quiet=True,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        max_file_size=MOST_BYTES,
+        ssr_mode=False,
+        mcp_server=False,
+        theme=theme,
+        css_paths=[STATIC / "style.css"],
+    )
+    return address
+
+
+def _drawing_column(examples: list[Path]) -> dict[str, gr.Component]:
+    parts = {}
+    with gr.Row():
+        parts["upload"] = gr.UploadButton(
+            "Open a picture", file_types=SUFFIXES, variant="primary", size="md"
+        )
+        parts["load"] = gr.UploadButton("Load tracks", file_types=[".json"], size="md")
+    parts["canvas"] = gr.HTML(
+        {},
+        html_template=(STATIC / "canvas.html").read_text(),
+        js_on_load="\n".join((STATIC / name).read_text() for name in SCRIPTS),
+        apply_default_css=False,
+        elem_id="pj-canvas",
+        colours=[f"rgb{colour}" for colour in track_colours(MOST_TRACKS)],
+    )
+    parts["examples"] = gr.Gallery(
+        [(str(path), path.stem) for path in examples],
+        label="Or begin with one of these",
+        elem_id="pj-examples",
+        columns=4,
+        height="auto",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+    )
+    return parts
+
+
+def _video_column(settings: Settings) -> dict[str, gr.Component]:
+    parts = {}
+    for choice in choices.FIRST:
+        parts[choice.field] = _slider(choice, settings)
+    with gr.Accordion("More settings", open=False):
+        for choice in choices.MORE:
+            parts[choice.field] = _slider(choice, settings)
+    with gr.Row():
+        parts["generate"] = gr.Button("Generate", variant="primary", elem_id="pj-generate")
+        parts["cancel"] = gr.Button("Cancel", interactive=False, elem_id="pj-cancel")
+    parts["progress"] = gr.HTML("", elem_id="pj-progress")
+    options = {"autoplay": True, "loop": True, "interactive": False, "buttons": ["download"]}
+    parts["video"] = gr.Video(label="Video", elem_id="pj-video", **options)
+    parts["beside"] = gr.Video(label="Beside its tracks", elem_id="pj-beside", **options)
+    parts["files"] = gr.File(
+        label="Download: videos, settings, tracks, picture",
+        file_count="multiple",
+        interactive=False,
+        elem_id="pj-files",
+    )
+    return parts
+
+
+def _slider(choice: choices.Choice, settings: Settings) -> gr.Slider:
+    value = getattr(settings, choice.field)
+    least = choices.RANGES[choice.field][0]
+    return gr.Slider(
+        least,
+        max(choice.most, value),
+        value=value,
+        step=choice.step,
+        label=choice.label,
+        info=choice.info,
+        elem_id=f"pj-{choice.field}",
+    )
+
+
+def _connect(blocks: gr.Blocks, parts: dict[str, gr.Component], handlers: Handlers) -> None:
+    sliders = [parts[choice.field] for choice in choices.ALL]
+    opened, canvas = parts["opened"], parts["canvas"]
+    drawn = [parts["message"], opened, canvas]
+    # Pictures are large: one is read at a time.
+    one = {"concurrency_limit": 1, "concurrency_id": "pictures", **PRIVATE}
+    parts["upload"].upload(handlers.open_upload, parts["upload"], drawn, **one)
+    parts["examples"].select(handlers.open_example, None, drawn, **one)
+    inputs = [parts["load"], opened, *sliders]
+    parts["load"].upload(handlers.load_tracks, inputs, drawn, **one)
+
+    answered = [parts[name] for name in ANSWER]
+    making = parts["generate"].click(
+        handlers.generate,
+        [opened, canvas, *sliders],
+        answered,
+        concurrency_limit=1,
+        concurrency_id="videos",
+        api_visibility="private",
+        show_progress="minimal",
+        show_progress_on=parts["progress"],
+    )
+    stop = {"cancels": [making], "queue": False, **PRIVATE}
+    parts["cancel"].click(handlers.cancel, None, answered, **stop)
+    blocks.unload(handlers.leave)
