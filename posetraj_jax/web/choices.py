@@ -1,8 +1,9 @@
 """The settings that the page has sliders for; all others are those it was started with."""
 
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from posetraj_jax.errors import UserError
 from posetraj_jax.sampling import Settings
 from posetraj_jax.sampling.settings import RANGES
 
@@ -38,14 +39,25 @@ ALL = FIRST + MORE
 def chosen(settings: Settings, values: tuple[Any, ...]) -> Settings:
     """Settings with what the sliders of `ALL` say.
 
-    A browser has one kind of number, so 25 may come as 25.0.
-
     Raises:
         UserError: values that cannot be used.
     """
-    given = {field.name: getattr(settings, field.name) for field in fields(Settings)}
-    for choice, value in zip(ALL, values, strict=True):
-        is_int = type(given[choice.field]) is int
-        is_whole = isinstance(value, float) and value.is_integer()
-        given[choice.field] = int(value) if is_int and is_whole else value
-    return Settings(**given)
+    changes = {
+        choice.field: _of_kind(type(getattr(settings, choice.field)), value)
+        for choice, value in zip(ALL, values, strict=True)
+    }
+    if wrong := [c.label for c in ALL if changes[c.field] is None]:
+        raise UserError(
+            "The video cannot be made with these settings",
+            expected="numbers, without decimals where things are counted",
+            got=f"something else for {', '.join(wrong)}",
+            fix="move these sliders",
+        )
+    return replace(settings, **changes)
+
+
+def _of_kind(kind: type, value: Any) -> int | float | None:
+    """A number as settings have it; a browser has one kind of number, so 25 may be 25.0."""
+    if type(value) not in (int, float) or (kind is int and not float(value).is_integer()):
+        return None
+    return kind(value)

@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from posetraj_jax import video
-from posetraj_jax.sampling import Model, Settings, StoppedError, generate_many, outputs
+from posetraj_jax.sampling import Model, Settings, StoppedError, Video, generate_many, outputs
 from posetraj_jax.sampling.generate import Progress
 from posetraj_jax.sampling.inputs import read_request
 from posetraj_jax.trajectories import TrackFile, write_tracks
 from posetraj_jax.web.pictures import Opened
 
-VIDEO, PICTURE, TRACKS = "video.mp4", "picture.png", "tracks.json"
+VIDEO, OVERLAY, PICTURE, TRACKS = "video.mp4", "overlay.mp4", "picture.png", "tracks.json"
 
 
 class Made(NamedTuple):
     """The files of a video that was made."""
 
     video: Path
-    beside_tracks: Path
+    overlay: Path
+    """The same with its tracks drawn over it."""
     others: tuple[Path, ...]
-    """Settings, tracks and picture: all that it takes to make it again."""
+    """The two beside each other as `outputs.write` has them; settings, tracks and picture, which
+    are all that it takes to make it again."""
 
 
 class Desk:
@@ -75,14 +77,7 @@ class Desk:
                     del self._stops[user]
         if stop.is_set():  # nobody would remove the files of one who has left
             raise StoppedError
-        folder = self._new_folder(user)
-        made.settings.update(image=PICTURE, tracks=TRACKS)
-        paths = outputs.paths_of(folder / VIDEO)
-        outputs.write(folder / VIDEO, made)
-        write_tracks(folder / TRACKS, tracks)
-        video.write_image(folder / PICTURE, opened.image_uint8)
-        others = paths["settings"], folder / TRACKS, folder / PICTURE
-        return Made(paths["video"], paths["tracks"], others)
+        return self._write(self._new_folder(user), made, opened, tracks)
 
     def steps(
         self, user: str, opened: Opened, tracks: TrackFile, settings: Settings
@@ -130,6 +125,17 @@ class Desk:
             folder = self._results.pop(user, None)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _write(self, folder: Path, made: Video, opened: Opened, tracks: TrackFile) -> Made:
+        made.settings.update(image=PICTURE, tracks=TRACKS)
+        outputs.write(folder / VIDEO, made)
+        drawn = video.draw_polylines(made.frames_uint8, made.tracks_px)
+        video.write_video(folder / OVERLAY, drawn, made.settings["fps"])
+        video.write_image(folder / PICTURE, opened.image_uint8)
+        write_tracks(folder / TRACKS, tracks)
+        paths = outputs.paths_of(folder / VIDEO)
+        others = paths["tracks"], paths["settings"], folder / TRACKS, folder / PICTURE
+        return Made(paths["video"], folder / OVERLAY, others)
 
     def _new_folder(self, user: str) -> Path:
         folder = Path(tempfile.mkdtemp(dir=self._folder))

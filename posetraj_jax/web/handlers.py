@@ -20,7 +20,7 @@ from posetraj_jax.web.pictures import Opened, as_drawn, as_url, open_picture, op
 
 log = logging.getLogger(__name__)
 
-ANSWER = ("message", "progress", "video", "beside", "files", "generate", "cancel")
+ANSWER = ("message", "progress", "video", "overlay", "files", "generate", "cancel")
 """The parts of the page that `generate` and `cancel` answer for, in this order."""
 BEGINNING = "Preparing; the first video of a size is compiled before, which may take minutes."
 STOPPED = "Stopped."
@@ -84,7 +84,7 @@ class Handlers:
         ending = {"progress": ""}
         try:
             tracks = as_drawn(drawn, opened)
-            settings = choices.chosen(self.settings, values)
+            settings = choices.chosen(opened.of(self.settings), values)
             for news in self.desk.steps(request.session_hash, opened, tracks, settings):
                 if isinstance(news, Made):
                     ending |= contents(news)
@@ -119,8 +119,8 @@ def answer(**contents: Any) -> tuple:
 
 def contents(made: Made) -> dict[str, Any]:
     """A video for the page."""
-    files = [str(path) for path in (made.video, made.beside_tracks, *made.others)]
-    return {"video": files[0], "beside": files[1], "files": files}
+    files = [str(path) for path in (made.video, *made.others)]
+    return {"video": str(made.video), "overlay": str(made.overlay), "files": files}
 
 
 def buttons(*, is_busy: bool) -> dict[str, Any]:

@@ -38,9 +38,10 @@ def build(desk: Desk, settings: Settings, examples: list[Path]) -> gr.Blocks:
         parts = {"message": gr.HTML("", elem_id="pj-message")}
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=420):
-                parts |= _drawing_column(examples)
+                parts |= _drawing()
             with gr.Column(scale=1, min_width=420):
-                parts |= _video_column(settings)
+                parts |= _choosing(settings, examples)
+        parts |= _results()
         parts["opened"] = gr.State(None)
         _connect(blocks, parts, handlers)
     return blocks
@@ -49,7 +50,9 @@ def build(desk: Desk, settings: Settings, examples: list[Path]) -> gr.Blocks:
 def launch(blocks: gr.Blocks, host: str, port: int) -> str:
     """Serves a page and returns its address; raises OSError if the port is taken."""
     blocks.queue(default_concurrency_limit=4, max_size=WAITING)
-    theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"])
+    theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"]).set(
+        block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300"
+    )
     _, address, _ = blocks.launch(
         server_name=host,
         server_port=port,
@@ -68,7 +71,7 @@ def launch(blocks: gr.Blocks, host: str, port: int) -> str:
     return address
 
 
-def _drawing_column(examples: list[Path]) -> dict[str, gr.Component]:
+def _drawing() -> dict[str, gr.Component]:
     parts = {}
     with gr.Row():
         parts["upload"] = gr.UploadButton(
@@ -83,9 +86,15 @@ def _drawing_column(examples: list[Path]) -> dict[str, gr.Component]:
         elem_id="pj-canvas",
         colours=[f"rgb{colour}" for colour in track_colours(MOST_TRACKS)],
     )
+    return parts
+
+
+def _choosing(settings: Settings, examples: list[Path]) -> dict[str, gr.Component]:
+    parts = {}
     parts["examples"] = gr.Gallery(
         [(str(path), path.stem) for path in examples],
-        label="Or begin with one of these",
+        label="Examples: pictures to begin with",
+        show_label=False,
         elem_id="pj-examples",
         columns=4,
         height="auto",
@@ -93,11 +102,6 @@ def _drawing_column(examples: list[Path]) -> dict[str, gr.Component]:
         interactive=False,
         buttons=[],
     )
-    return parts
-
-
-def _video_column(settings: Settings) -> dict[str, gr.Component]:
-    parts = {}
     for choice in choices.FIRST:
         parts[choice.field] = _slider(choice, settings)
     with gr.Accordion("More settings", open=False):
@@ -107,9 +111,15 @@ def _video_column(settings: Settings) -> dict[str, gr.Component]:
         parts["generate"] = gr.Button("Generate", variant="primary", elem_id="pj-generate")
         parts["cancel"] = gr.Button("Cancel", interactive=False, elem_id="pj-cancel")
     parts["progress"] = gr.HTML("", elem_id="pj-progress")
+    return parts
+
+
+def _results() -> dict[str, gr.Component]:
+    parts = {}
     options = {"autoplay": True, "loop": True, "interactive": False, "buttons": ["download"]}
-    parts["video"] = gr.Video(label="Video", elem_id="pj-video", **options)
-    parts["beside"] = gr.Video(label="Beside its tracks", elem_id="pj-beside", **options)
+    with gr.Row():
+        parts["video"] = gr.Video(label="Video", elem_id="pj-video", **options)
+        parts["overlay"] = gr.Video(label="With its tracks", elem_id="pj-overlay", **options)
     parts["files"] = gr.File(
         label="Download: videos, settings, tracks, picture",
         file_count="multiple",

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,15 +48,26 @@ class Opened(NamedTuple):
         """(height, width) of what the page shows."""
         return self.image_uint8.shape[:2]
 
+    def of(self, settings: Settings) -> Settings:
+        """Settings of a video of this picture."""
+        return replace(settings, height=self.size[0], width=self.size[1])
+
 
 def open_picture(path: Path | str, settings: Settings) -> Opened:
-    """Reads a picture that was uploaded; raises UserError, with the file's name and no path."""
+    """Reads a picture that was uploaded; an upright one makes an upright video.
+
+    Raises:
+        UserError: with the file's name and no path.
+    """
     path = Path(path)
     _require_bytes(path, "picture")
     with _named(path):
         picture = video.read_image(path, MOST_PIXELS, FORMATS)
+    height, width = picture.shape[:2]
+    if (height - width) * (settings.height - settings.width) < 0:
+        settings = replace(settings, height=settings.width, width=settings.height)
     fitted, _ = fit(picture, np.zeros((0, 0, 2)), settings)
-    return Opened(fitted, picture.shape[:2])
+    return Opened(fitted, (height, width))
 
 
 def open_tracks(path: Path | str, opened: Opened, settings: Settings) -> TrackFile:
@@ -114,7 +126,7 @@ def _onto_page(
         moved = points * (np.array(opened.size[::-1]) / drawn_on[::-1])
     elif drawn_on == UNIT_SIZE or _same_shape(drawn_on, opened.picture_size):
         scaled = points * (np.array(opened.picture_size[::-1]) / drawn_on[::-1])
-        moved = fit_points(scaled, opened.picture_size, settings)
+        moved = fit_points(scaled, opened.picture_size, opened.of(settings))
     else:
         sizes = [f"{width} x {height}" for height, width in (opened.size, opened.picture_size)]
         raise UserError(

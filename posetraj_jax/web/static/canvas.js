@@ -164,13 +164,14 @@ class Canvas {
     const [ahead, start] = [direction(track, 0), track.path[0]];
     const away = ahead[0] || ahead[1] ? ahead : [0.7, -0.7];
     const at = [0, 1].map((axis) => {
-      const edge = 9 * unit;
-      const middle = start[axis] - 16 * unit * away[axis];
+      const edge = 10 * unit;
+      const middle = start[axis] - 20 * unit * away[axis];
       return Math.min(Math.max(middle, edge), this.size[axis] - edge);
     });
-    c.font = `bold ${14 * unit}px sans-serif`;
+    this.dot(at, 9, colour);
+    c.font = `bold ${13 * unit}px sans-serif`;
     [c.textAlign, c.textBaseline, c.lineJoin] = ["center", "middle", "round"];
-    [c.strokeStyle, c.lineWidth, c.fillStyle] = ["black", 3 * unit, colour];
+    [c.strokeStyle, c.lineWidth, c.fillStyle] = ["black", 3 * unit, "white"];
     c.strokeText(String(i), ...at);
     c.fillText(String(i), ...at);
   }

@@ -1,0 +1,43 @@
+"""The page as Gradio builds it, without a browser; and the command line of the demo."""
+
+import pytest
+
+from posetraj_jax import demo
+from posetraj_jax.errors import UserError
+from posetraj_jax.sampling import Settings
+from posetraj_jax.web.desk import Desk
+from posetraj_jax.web.examples import write_examples
+from tests.sampling.models import micro_model
+
+
+def test_examples_are_one_picture_of_each_object(tmp_path):
+    paths = write_examples(tmp_path)
+    assert len(paths) == len({path.stem for path in paths}) == 8
+    assert all(path.is_file() for path in paths)
+
+
+def test_the_page_is_built_and_offers_no_interface_to_programs(tmp_path):
+    pytest.importorskip("gradio", reason="Gradio is not installed: pip install .[demo]")
+    from posetraj_jax.web import page
+
+    blocks = page.build(Desk(micro_model(), tmp_path), Settings(height=64, width=64), [])
+    config = blocks.get_config_file()
+    assert config["title"] == page.TITLE
+    assert blocks.get_api_info()["named_endpoints"] == {}
+    assert "every video is noise" in str(config)
+    assert not blocks.analytics_enabled
+
+
+def test_without_gradio_the_program_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"posetraj_jax\[demo\]"):
+        demo.main(["--weights=tiny"])
+
+
+def test_settings_are_checked_before_anything_is_loaded():
+    with pytest.raises(UserError, match="nearest are 64 or 128"):
+        demo.main(["--weights=nowhere", "--height=100"])
+
+
+def test_it_serves_this_machine_alone_by_default():
+    assert demo.parse([]).host == "127.0.0.1"
