@@ -46,7 +46,7 @@ def test_sliders_of_the_defaults_are_the_defaults():
 
 def test_whole_numbers_may_come_as_floats():
     chosen = choices.chosen(Settings(), values(num_inference_steps=7.0, fps=9, seed=3.0))
-    assert chosen == dataclasses.replace(Settings(), num_inference_steps=7, fps=9, seed=3)
+    assert chosen == dataclasses.replace(Settings(), num_inference_steps=7, fps=9.0, seed=3)
     assert type(chosen.seed) is int
 
 
