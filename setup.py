@@ -20,6 +20,7 @@ PACKAGES = [
     "posetraj_jax.sampling",
     "posetraj_jax.training",
     "posetraj_jax.trajectories",
+    "posetraj_jax.web",
     "data_prep",
     "data_prep.cameras",
     "data_prep.engines",
@@ -58,6 +59,7 @@ PREP = ["apache-beam>=2.77"]
 CONVERT = ["torch>=2.6", "diffusers>=0.35", "transformers>=4.50", "accelerate"]
 EVAL = ["scipy>=1.13"]
 DEMO = ["gradio>=6"]
+BROWSER = ["playwright>=1.50"]  # and Debian's chromium: the page's tests in a browser
 TEST = ["beartype>=0.19", "pytest>=8", "pytest-xdist>=3.7", "ruff>=0.9", "trimesh>=4"]
 
 setup(
@@ -70,7 +72,10 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=[*PACKAGES, "posetraj_jax.configs"],
     package_dir={"posetraj_jax.configs": "configs"},
-    package_data={"posetraj_jax.data": ["clips/**/*", "videos/**/*"]},
+    package_data={
+        "posetraj_jax.data": ["clips/**/*", "videos/**/*"],
+        "posetraj_jax.web": ["static/*"],
+    },
     install_requires=CORE,
     extras_require={
         "tpu": ["jax[tpu]"],
@@ -79,7 +84,8 @@ setup(
         "convert": CONVERT,
         "eval": EVAL,
         "demo": DEMO,
-        "dev": [*TEST, *CONVERT, *PREP, "torch==2.13.0"],
+        "browser": [*DEMO, *BROWSER],
+        "dev": [*TEST, *CONVERT, *PREP, *DEMO, "torch==2.13.0"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

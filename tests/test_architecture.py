@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("posetraj_jax", "configs", "data_prep", "convert_weights", "benchmarks")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-ENTRY_POINTS = ("train", "stages", "floor_tracks", "sample")
+ENTRY_POINTS = ("train", "stages", "floor_tracks", "sample", "demo")
 
 PREP_MAY_USE = r"posetraj_jax\.(data|errors|new_folder|trajectories|video)"
 LEVELS = (
@@ -56,9 +56,14 @@ LEVELS = (
     ),
     (
         r"posetraj_jax\.sampling(\.|$)",
-        r"posetraj_jax\.(?!training|evaluation|configs|train$|stages$|sample$|floor_tracks$)",
+        r"posetraj_jax\.(?!training|evaluation|configs|web"
+        rf"|({'|'.join(ENTRY_POINTS)})$)",
     ),
-    (r"posetraj_jax\.training(\.|$)", r"posetraj_jax\.(?!train$|evaluation|configs|sampling)"),
+    (
+        r"posetraj_jax\.web(\.|$)",
+        r"posetraj_jax\.(data$|data\.records|errors|sampling|trajectories|video|web)(\.|$)",
+    ),
+    (r"posetraj_jax\.training(\.|$)", r"posetraj_jax\.(?!train$|evaluation|configs|sampling|web)"),
     (
         rf"posetraj_jax\.({'|'.join(ENTRY_POINTS)})$",
         rf"posetraj_jax(?!\.({'|'.join(ENTRY_POINTS)})$)",
@@ -108,6 +113,7 @@ LIBRARIES = {
     "transformers": r"convert_weights\.oracle(\.|$)",
     "apache_beam": r"data_prep\.fanout\.beam_tasks$",
     "bpy": r"data_prep\.engines\.blender_",
+    "gradio": r"posetraj_jax\.web\.(page|handlers)$",
     "tensorflow": r"$^",
 }
 WITHOUT_JAX = (

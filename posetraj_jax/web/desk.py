@@ -6,7 +6,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from posetraj_jax import video
 from posetraj_jax.sampling import Model, Settings, StoppedError, Video, generate_many, outputs

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 ANSWER = ("message", "progress", "video", "overlay", "files", "generate", "cancel")
 """The parts of the page that `generate` and `cancel` answer for, in this order."""
 BEGINNING = "Preparing; the first video of a size is compiled before, which may take minutes."
+WAITING = "Waiting for its turn."
 STOPPED = "Stopped."
 
 
@@ -76,11 +77,15 @@ class Handlers:
         settings = choices.chosen(self.settings, values)
         return gr.skip(), as_json(open_tracks(path, opened, settings))
 
+    def begin(self) -> tuple:
+        """Answers at once, before the request has waited for others."""
+        return answer(message="", progress=words.note(WAITING), **buttons(is_busy=True))
+
     def generate(
         self, request: gr.Request, opened: Opened | None, drawn: Any, *values: Any
     ) -> Iterator[tuple]:
         """Answers again and again while a video is made."""
-        yield answer(message="", progress=words.note(BEGINNING), **buttons(is_busy=True))
+        yield answer(progress=words.note(BEGINNING))
         ending = {"progress": ""}
         try:
             tracks = as_drawn(drawn, opened)

@@ -155,16 +155,20 @@ def _connect(blocks: gr.Blocks, parts: dict[str, gr.Component], handlers: Handle
     parts["load"].upload(handlers.load_tracks, inputs, drawn, **one)
 
     answered = [parts[name] for name in ANSWER]
-    making = parts["generate"].click(
-        handlers.generate,
-        [opened, canvas, *sliders],
-        answered,
-        concurrency_limit=1,
-        concurrency_id="videos",
-        api_visibility="private",
-        show_progress="minimal",
-        show_progress_on=parts["progress"],
+    now = {"queue": False, **PRIVATE}
+    making = (
+        parts["generate"]
+        .click(handlers.begin, None, answered, **now)
+        .then(
+            handlers.generate,
+            [opened, canvas, *sliders],
+            answered,
+            concurrency_limit=1,
+            concurrency_id="videos",
+            api_visibility="private",
+            show_progress="minimal",
+            show_progress_on=parts["progress"],
+        )
     )
-    stop = {"cancels": [making], "queue": False, **PRIVATE}
-    parts["cancel"].click(handlers.cancel, None, answered, **stop)
+    parts["cancel"].click(handlers.cancel, None, answered, cancels=[making], **now)
     blocks.unload(handlers.leave)

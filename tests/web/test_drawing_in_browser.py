@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from posetraj_jax import video
 from posetraj_jax.trajectories import parse_tracks, read_tracks, resample
@@ -126,8 +127,6 @@ def test_another_picture_begins_anew(person):
 
 
 def test_an_upright_picture_is_shown_upright(person, tmp_path):
-    from PIL import Image
-
     Image.new("RGB", (300, 500), (9, 99, 199)).save(tmp_path / "photo.png")
     person.upload("Open a picture", tmp_path / "photo.png")
     person.page.wait_for_selector("canvas[data-shown='1']")
