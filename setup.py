@@ -60,7 +60,15 @@ CONVERT = ["torch>=2.6", "diffusers>=0.35", "transformers>=4.50", "accelerate"]
 EVAL = ["scipy>=1.13"]
 DEMO = ["gradio>=6"]
 BROWSER = ["playwright>=1.50"]  # and Debian's chromium: the page's tests in a browser
-TEST = ["beartype>=0.19", "pytest>=8", "pytest-xdist>=3.7", "ruff>=0.9", "trimesh>=4"]
+TEST = [
+    "beartype>=0.19",
+    "ipykernel>=6",
+    "nbclient>=0.10",
+    "pytest>=8",
+    "pytest-xdist>=3.7",
+    "ruff>=0.9",
+    "trimesh>=4",
+]
 
 setup(
     name="posetraj_jax",

@@ -120,7 +120,7 @@ def _one_half(networks: Networks, parameters: Parameters, start: generation.Star
     latents = start.latents
     sample = shape(*latents.shape[:-1], 2 * latents.shape[-1])
 
-    def run(sample, steady):
+    def run(parameters, sample, steady):
         guidance = steady.controlnet
         residuals = networks.controlnet.apply(
             parameters.controlnet, sample, jnp.zeros(1), *guidance, method="predict"
@@ -129,7 +129,7 @@ def _one_half(networks: Networks, parameters: Parameters, start: generation.Star
             parameters.unet, sample, jnp.zeros(1), steady.unet, residuals, method="predict"
         )
 
-    return flops.count(run, sample, half)
+    return flops.count(run, parameters, sample, half)
 
 
 def _first_half(leaf: Any) -> Any:
@@ -152,14 +152,14 @@ def _forgetful(
     embed = shape(2, networks.unet.config.cross_attention_dim)
     images = start.cond.image_latents
 
-    def run(latents, maps, embed, ids, images):
+    def run(parameters, latents, maps, embed, ids, images):
         cond = start.cond._replace(
             image_embed=embed, image_latents=images, maps_pixels=maps, time_ids=ids
         )
         both = jnp.concatenate([latents, latents])
         return networks.denoiser(parameters, both, jnp.ones(2), cond)
 
-    return flops.count(run, start.latents, maps, embed, shape(2, 3), images)
+    return flops.count(run, parameters, start.latents, maps, embed, shape(2, 3), images)
 
 
 if __name__ == "__main__":

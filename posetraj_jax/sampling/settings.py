@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
 
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.structs import SIZE_MULTIPLE
@@ -32,18 +31,18 @@ class Settings:
     width: int = 576
     num_frames: int = 14
     num_inference_steps: int = 25
-    min_guidance_scale: float = 1.0
+    min_guidance_scale: float | int = 1.0
     """Of the first frame; rises linearly to that of the last one."""
-    max_guidance_scale: float = 3.0
-    fps: float = 7.0
+    max_guidance_scale: float | int = 3.0
+    fps: float | int = 7.0
     """Frames per second of the video, which the networks are told."""
-    motion_bucket_id: float = 127.0
+    motion_bucket_id: float | int = 127.0
     """How much motion the networks are asked for."""
-    noise_aug_strength: float = 0.02
+    noise_aug_strength: float | int = 0.02
     """Standard deviation of the noise that is added to the picture, whose range is [-1, 1]."""
     decode_chunk_size: int = 0
     """Frames that are decoded at a time, which is the peak of memory; 0: all."""
-    controlnet_conditioning_scale: float = 1.0
+    controlnet_conditioning_scale: float | int = 1.0
     """How strongly the tracks steer; 0 leaves Stable Video Diffusion alone."""
     seed: int = 0
     """Of the noise of the first video; the next one's is one more."""
@@ -59,19 +58,22 @@ class Settings:
                 got=listed(wrong),
                 fix="change these settings",
             )
+        for field in fields(self):
+            if type(field.default) is float:
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
 
     def _problems(self) -> Iterator[str]:
         for field in fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            if not _is(value, kind):
-                yield f"{field.name}: {value!r} is no {kind.__name__}"
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, type(field.default) | int):
+                yield f"{field.name}: {value!r} is no {type(field.default).__name__}"
             elif field.name in RANGES:
                 least, most = RANGES[field.name]
                 if not least <= value <= most:
                     yield f"{field.name}: {value:g} is not between {least:g} and {most:g}"
         for name in ("height", "width"):
             value = getattr(self, name)
-            if _is(value, int) and value not in nearest_sizes(value):
+            if type(value) is int and value not in nearest_sizes(value):
                 near = " or ".join(map(str, nearest_sizes(value)))
                 yield f"{name}: {value} is no multiple of {SIZE_MULTIPLE}; the nearest are {near}"
         if self.fit not in FITS:
@@ -85,9 +87,3 @@ def nearest_sizes(pixels: int) -> tuple[int, ...]:
     if below == pixels:
         return (below,)
     return tuple(dict.fromkeys((below, min(below + SIZE_MULTIPLE, MOST_SIDE_PX))))
-
-
-def _is(value: Any, kind: type) -> bool:
-    if kind is float:
-        return type(value) in (int, float)
-    return type(value) is kind

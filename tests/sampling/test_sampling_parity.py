@@ -62,9 +62,6 @@ def pairs_of(case: Case) -> Pairs:
     ]
     params = Parameters(*(jax.tree.map(jnp.asarray, pair.params) for pair in pairs))
     by_field = dict(zip(Parameters._fields, (pair.module for pair in pairs), strict=True))
-    if case.official:
-        for name in ("unet", "controlnet"):
-            oracle.interleave_temporal_context(by_field[name])
     settings = settings_of(case)
     sampling = replace(
         options.watch.sampling,

@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.sharding import Mesh
 
-from posetraj_jax import sharding, tree
+from posetraj_jax import pretrained, sharding, tree
 from posetraj_jax.models.networks import ModelOptions, Parameters, build_networks
 from posetraj_jax.training import initial
 from posetraj_jax.training.loss import clip_losses, noise_clips
@@ -153,7 +153,7 @@ def test_fine_tuning_trains_the_chosen_part_of_the_unet(part):
     params = initial.abstract_params(networks, options)
     optimizer = make_optimizer(OPTIONS.optim)
     _, state = plan(params, optimizer, one_device(), averages=True)
-    trees = {name: getattr(networks, name).abstract() for name in initial.READY}
+    trees = {name: getattr(networks, name).abstract() for name in pretrained.READY}
     frozen = initial.without_trained(Parameters(**trees, controlnet={}), options)
     assert tree.flatten(frozen.unet).keys().isdisjoint(tree.flatten(params))
     step = partial(

@@ -103,11 +103,12 @@ class Canvas {
     const seconds = ((now - this.started) / 1000) % cycle;
     const u = Math.min(Math.max(seconds / PLAY_SECONDS, 0), 1);
     this.tracks.forEach((track, i) => {
+      if (track.kind === "anchor") return;
       const point = track.at(u);
       this.ghost(track.at(0), point);
       const colour = this.colours[i % this.colours.length];
       this.dot(point, 7, colour);
-      if (track.kind !== "anchor") this.arrow(point, direction(track, u), "white", 7);
+      this.arrow(point, direction(track, u), "white", 7);
     });
   }
 
