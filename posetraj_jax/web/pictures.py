@@ -27,7 +27,8 @@ from posetraj_jax.trajectories import (
 )
 from posetraj_jax.trajectories.resampling import ASPECT_TOLERANCE, kind_in
 
-MOST_BYTES = 30_000_000
+MB = 1 << 20
+MOST_BYTES = 30 * MB
 MOST_PIXELS = 50_000_000
 """Those of telephones have up to 48 million; many people's pictures share this machine."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -148,8 +149,8 @@ def _require_bytes(path: Path, what: str) -> None:
     if size > MOST_BYTES:
         raise UserError(
             f"The {what} is too large: {path.name}",
-            expected=f"at most {MOST_BYTES / 1e6:g} MB",
-            got=f"{size / 1e6:,.1f} MB",
+            expected=f"at most {MOST_BYTES // MB} MB",
+            got=f"{size / MB:,.1f} MB",
             fix="make it smaller",
         )
 

@@ -71,7 +71,7 @@ def test_a_file_that_is_too_large_is_refused(person, server, tmp_path):
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(MOST_BYTES + 1_000_000)
     person.upload("Open a picture", tmp_path / "huge.png")
-    person.page.get_by_text("exceeds the maximum", exact=False).first.wait_for()
+    person.page.get_by_text("exceed the maximum allowed size of 30").first.wait_for()
     works(person, 0)
     stored = [p for p in server.temporary.rglob("*") if p.is_file()]
     assert all(path.stat().st_size <= MOST_BYTES for path in stored)

@@ -15,6 +15,14 @@ pytestmark = pytest.mark.full
 SIZE = (192, 320)
 
 
+def test_nothing_can_be_done_before_there_is_a_picture(person):
+    names = ("Static point", "New track", "Undo", "Clear", "Play", "Save tracks")
+    for name in names:
+        assert person.page.get_by_role("button", name=name, exact=True).is_disabled()
+    person.drag((0.2, 0.2), (0.7, 0.7))
+    assert person.listed() == []
+
+
 def test_clicks_and_drags_are_where_they_were_aimed(person, tmp_path):
     person.example()
     person.click((0.25, 0.75), (0.5, 0.5), (0.75, 0.75))

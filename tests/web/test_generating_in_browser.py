@@ -203,9 +203,10 @@ def test_a_failed_video_is_said_and_the_next_one_is_made(person, server):
 
 
 def keep(person: Person, path: Path) -> None:
-    """A small file: 128 colours are enough."""
+    """A small file: 256 colours are enough."""
+    person.page.mouse.move(0, 0)
     shown = Image.open(io.BytesIO(person.page.screenshot())).convert("RGB")
-    shown.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    shown.quantize(256, Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
 def test_pictures_of_the_page(people, tmp_path):

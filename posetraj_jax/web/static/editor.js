@@ -176,7 +176,7 @@ find("canvas").addEventListener("blur", () => {
 
 async function receive() {
   const given = props.value;
-  if (!given?.size) return;
+  if (!given?.size || !(isReady || given.picture)) return;
   if (given.picture) {
     await canvas.showPicture(given.picture, given.size);
     tracks.forget();
