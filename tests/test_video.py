@@ -205,7 +205,7 @@ def test_a_picture_is_read_upright(tmp_path):
     np.testing.assert_array_equal(read_image(str(tmp_path / "grey.png")), grey)
 
 
-def test_what_is_no_picture_is_refused(tmp_path, monkeypatch):
+def test_what_is_no_picture_is_refused(tmp_path):
     path = write_image(tmp_path / "a.png", moving_square(1)[0])
     (tmp_path / "cut.png").write_bytes(path.read_bytes()[:60])
     (tmp_path / "text.png").write_text("no picture")
@@ -217,9 +217,10 @@ def test_what_is_no_picture_is_refused(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=f"A picture cannot be read(?s:.*){words}"):
             read_image(tmp_path / name)
-    monkeypatch.setattr("posetraj_jax.video.MAX_PIXELS", 100)
     with pytest.raises(UserError, match="64x48 is more than 100 pixels"):
-        read_image(path)
+        read_image(path, 100)
+    with pytest.raises(UserError, match="cannot identify"):
+        read_image(path, formats=["JPEG"])
     for name in ("a.xyz", "a", "a.psd"):
         with pytest.raises(UserError, match="A picture cannot be written"):
             write_image(tmp_path / "new" / name, moving_square(1)[0])

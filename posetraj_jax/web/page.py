@@ -4,6 +4,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from posetraj_jax.errors import UserError
 from posetraj_jax.sampling import Settings
 from posetraj_jax.trajectories.track import MOST_TRACKS
 from posetraj_jax.video import track_colours
@@ -48,26 +49,38 @@ def build(desk: Desk, settings: Settings, examples: list[Path]) -> gr.Blocks:
 
 
 def launch(blocks: gr.Blocks, host: str, port: int) -> str:
-    """Serves a page and returns its address; raises OSError if the port is taken."""
+    """Serves a page and returns its address.
+
+    Raises:
+        UserError: that address cannot be had.
+    """
     blocks.queue(default_concurrency_limit=4, max_size=WAITING)
     theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"]).set(
         block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300"
     )
-    _, address, _ = blocks.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        prevent_thread_lock=True,
-        quiet=True,
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        max_file_size=MOST_BYTES,
-        ssr_mode=False,
-        mcp_server=False,
-        theme=theme,
-        css_paths=[STATIC / "style.css"],
-    )
+    try:
+        _, address, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            max_file_size=MOST_BYTES,
+            ssr_mode=False,
+            mcp_server=False,
+            theme=theme,
+            css_paths=[STATIC / "style.css"],
+        )
+    except OSError as error:
+        raise UserError(
+            f"The page cannot be served at {host}, port {port}",
+            expected="an address of this machine, and a port that nobody uses",
+            got="one that is taken or not to be had",
+            fix="choose another --port or --host",
+        ) from error
     return address
 
 

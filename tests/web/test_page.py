@@ -1,5 +1,7 @@
 """The page as Gradio builds it, without a browser; and the command line of the demo."""
 
+import socket
+
 import pytest
 
 from posetraj_jax import demo
@@ -26,6 +28,19 @@ def test_the_page_is_built_and_offers_no_interface_to_programs(tmp_path):
     assert blocks.get_api_info()["named_endpoints"] == {}
     assert "every video is noise" in str(config)
     assert not blocks.analytics_enabled
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    pytest.importorskip("gradio", reason="Gradio is not installed: pip install .[demo]")
+    from posetraj_jax.web import page
+
+    blocks = page.build(Desk(micro_model(), tmp_path), Settings(height=64, width=64), [])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port}"):
+            page.launch(blocks, "127.0.0.1", port)
 
 
 def test_without_gradio_the_program_says_what_to_install(monkeypatch):
