@@ -31,7 +31,7 @@ function status() {
   if (tracks.open.length === 1)
     return `Track ${number}: click where it goes next. Left alone, the point stays.`;
   if (tracks.open.length)
-    return `Track ${number}: ${tracks.open.length} points. Enter, New track or a double click ends it.`;
+    return `Track ${number}: ${tracks.open.length} points. End it with Enter or New track.`;
   if (mode === "anchor") return "Click on what shall stay where it is.";
   return HINT;
 }
