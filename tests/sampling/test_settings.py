@@ -11,7 +11,8 @@ from posetraj_jax.sampling.settings import RANGES, Settings, nearest_sizes
     [(320, 576, 14), (320, 576, 25), (576, 1024, 25), (256, 256, 14), (576, 320, 14), (64, 64, 2)],
 )
 def test_sizes_and_lengths_that_work(height, width, frames):
-    Settings(height=height, width=width, num_frames=frames)
+    chosen = Settings(height=height, width=width, num_frames=frames)
+    assert (chosen.height, chosen.width, chosen.num_frames) == (height, width, frames)
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,7 @@ def test_a_browser_that_goes_away_does_not_block(people, server):
     server.wait_until_told("end", before + 1)
     begin(ben, server, 1)
     ben.wait_for_video()
+    assert server.told("end") >= before + 2
 
 
 def test_a_page_that_is_loaded_again_does_not_block(person, server):
@@ -184,6 +185,7 @@ def test_a_page_that_is_loaded_again_does_not_block(person, server):
     server.wait_until_told("end", before + 1)
     begin(person, server, 1)
     person.wait_for_video()
+    assert server.told("end") >= before + 2
 
 
 def test_a_failed_video_is_said_and_the_next_one_is_made(person, server):
