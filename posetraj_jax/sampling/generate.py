@@ -17,6 +17,9 @@ from posetraj_jax.sampling.inputs import Request, make_batch, read_request
 from posetraj_jax.sampling.model import Model
 from posetraj_jax.sampling.settings import Settings
 
+SEEDS = 2**32
+"""How many there are; after the last one comes 0."""
+
 Progress = Callable[[int, int], bool]
 """Called with the denoising steps done and their number; returns False to stop."""
 
@@ -82,7 +85,7 @@ def generate_many(
     for first in batches:
         chosen = np.minimum(np.arange(first, first + at_a_time), len(requests) - 1)
         batch = make_batch([requests[i] for i in chosen], settings)
-        keys = jax.vmap(jax.random.key)((settings.seed + chosen).astype(np.uint32))
+        keys = jax.vmap(jax.random.key)(((settings.seed + chosen) % SEEDS).astype(np.uint32))
         placed = sharding.put_batch(batch, model.mesh)
         noise = program.draw(jax.device_put(keys, sharding.batch_sharding(model.mesh)), placed)
         latents = None
@@ -93,7 +96,8 @@ def generate_many(
                 raise StoppedError
         frames = generation.decode(program, model.parameters, latents, settings.decode_chunk_size)
         for i in range(min(at_a_time, len(requests) - first)):
-            said = asdict(replace(settings, seed=settings.seed + first + i)) | dict(model.said)
+            seed = (settings.seed + first + i) % SEEDS
+            said = asdict(replace(settings, seed=seed)) | dict(model.said)
             tracks = requests[first + i].trajectories.tracks_px
             yield Video(frames[i], tracks, said)
 

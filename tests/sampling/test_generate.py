@@ -71,6 +71,14 @@ def test_a_video_is_the_same_in_any_batch_and_on_any_devices():
     np.testing.assert_array_equal(alone[0], make())
 
 
+def test_after_the_last_seed_comes_the_first():
+    settings = Settings(**SMALL, seed=2**32 - 1)
+    requests = [read_request(PICTURE, TRACKS, settings)] * 2
+    last, first = generate_many(requests, micro_model(), settings)
+    assert (last.settings["seed"], first.settings["seed"]) == (2**32 - 1, 0)
+    np.testing.assert_array_equal(first.frames_uint8, make())
+
+
 def test_progress_is_told_and_may_stop():
     seen = []
 
