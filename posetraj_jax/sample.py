@@ -6,7 +6,8 @@
 The suffix of --out says how it is written: .mp4 (H.264), .gif, or none for a folder of PNG files.
 Beside it come the same video with its tracks drawn and a JSON of all settings. Several --image need
 as many --tracks (or one for all) and as many --out. --preview writes the picture with its tracks to
---out and nothing else; it needs no weights. docs/tracks.md has the format of tracks.
+--out and nothing else, dark where --fit crop cuts it off; it needs no weights. docs/tracks.md has
+the format of tracks.
 """
 
 import argparse
@@ -17,7 +18,14 @@ from tqdm import tqdm
 
 from posetraj_jax import errors, video
 from posetraj_jax.errors import UserError
-from posetraj_jax.sampling import Settings, command_line, generate_many, outputs, read_request
+from posetraj_jax.sampling import (
+    Settings,
+    command_line,
+    dim_outside,
+    generate_many,
+    outputs,
+    read_request,
+)
 from posetraj_jax.trajectories import draw_preview, read_tracks
 
 
@@ -82,11 +90,12 @@ def require_counts(images: list[Path], tracks: list[Path], outs: list[Path]) -> 
 
 
 def preview(images: list[Path], tracks: list[Path], outs: list[Path], settings: Settings) -> int:
-    """Writes the pictures with their tracks drawn over them."""
+    """Writes the pictures with their tracks drawn over them, and dark what the videos cut off."""
     for image, path, out in zip(images, tracks, outs, strict=True):
         picture = video.read_image(image)
         track_file = read_tracks(path, picture.shape[:2])
-        print(video.write_image(out, draw_preview(picture, track_file, settings.num_frames)))
+        drawn = draw_preview(dim_outside(picture, settings), track_file, settings.num_frames)
+        print(video.write_image(out, drawn))
     return 0
 
 

@@ -18,6 +18,9 @@ from posetraj_jax.trajectories import TrackFile, Trajectories, parse_tracks, rea
 
 Array = np.ndarray
 
+DIMMED = 3
+"""How many times darker a preview shows what the video cuts off."""
+
 
 class Request(NamedTuple):
     """One video to make, checked: the picture at the video's size, and its tracks."""
@@ -73,6 +76,15 @@ def fit_points(points_px: Array, size: tuple[int, int], settings: Settings) -> A
     """Points (x, y) of a picture of this (height, width) where the video has them."""
     top, left, height, width = _cut(size, settings)
     return (points_px - [left, top]) * [settings.width / width, settings.height / height]
+
+
+def dim_outside(picture: UInt8[Array, "h w 3"], settings: Settings) -> UInt8[Array, "h w 3"]:
+    """The picture with what the video does not show of it darkened."""
+    top, left, height, width = _cut(picture.shape[:2], settings)
+    inside = np.s_[top : top + height, left : left + width]
+    dimmed = picture // DIMMED
+    dimmed[inside] = picture[inside]
+    return dimmed
 
 
 def _cut(size: tuple[int, int], settings: Settings) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ from PIL import Image
 from posetraj_jax.data.camera_file import ROTATION, TRANSLATION
 from posetraj_jax.errors import UserError
 from posetraj_jax.sampling import Settings, read_request
-from posetraj_jax.sampling.inputs import fit, make_batch
+from posetraj_jax.sampling.inputs import dim_outside, fit, make_batch
 
 SMALL = Settings(height=64, width=128, num_frames=3)
 
@@ -40,6 +40,16 @@ def test_cropping_keeps_the_aspect():
     corners = np.array([[[0.0, 25.0], [100.0, 75.0]]])
     _, moved = fit(square, corners, SMALL)
     np.testing.assert_allclose(moved[0], [[0, 0], [128, 64]])
+
+
+def test_a_preview_darkens_what_the_video_cuts_off():
+    white = np.full((100, 100, 3), 255, np.uint8)
+    dimmed = dim_outside(white, SMALL)
+    assert (dimmed[25:75] == 255).all()
+    assert (dimmed[:25] == 85).all()
+    assert (dimmed[75:] == 85).all()
+    stretched = Settings(height=64, width=128, num_frames=3, fit="stretch")
+    np.testing.assert_array_equal(dim_outside(white, stretched), white)
 
 
 def test_a_request_from_files_and_from_memory_is_the_same(tmp_path):
