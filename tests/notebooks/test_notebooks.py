@@ -42,13 +42,14 @@ def test_it_is_clean_and_never_installs_jax(path):
 @pytest.mark.full
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
-    """As in Colab, but with smaller numbers after the cell of parameters."""
+    """As in Colab with its one device, but with smaller numbers after the cell of parameters."""
     notebook = nbformat.read(path, as_version=4)
     place = next(
         i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", ())
     )
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(SMALL[path.stem]))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # the eight devices of the other tests
     NotebookClient(
         notebook,
         timeout=1800,
