@@ -144,8 +144,11 @@ def _optim() -> ConfigDict:
 
 def _mesh() -> ConfigDict:
     c = ConfigDict()
-    c.data = -1  # devices along which only the batch is split; -1 = all that fsdp leaves
+    c.data = -1  # devices along which only the batch is split; -1 = all that the others leave
     c.fsdp = 1  # devices along which parameters and the batch are split
+    c.context = 1  # devices that share a clip: its frames or, where these do not divide, its rows
+    c.slices = 1  # TPU slices, or GPU hosts, joined by the slow network, along `data`
+    c.frozen = "sharded"  # the frozen networks: sharded over fsdp as what trains | replicated
     return c
 
 

@@ -76,7 +76,7 @@ def load_model(
     Raises:
         UserError: there is no such thing, or the two do not fit.
     """
-    mesh = sharding.make_mesh(-1, fsdp)
+    mesh = sharding.make_mesh(sharding.MeshOptions(-1, fsdp))
     control = _find_control(controlnet, weights_folder)
     trained = control and control.trained
     weights_folder = weights_folder or (trained.record["weights"] if trained else "") or TINY

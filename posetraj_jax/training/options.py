@@ -57,7 +57,7 @@ def from_config(c: ConfigDict) -> TrainingOptions:
     step, dtype = step_options(c, image_statistics), _compute_dtype(c.model.dtype)
     return TrainingOptions(
         model=options_of(config.flatten(c), dtype),
-        initial=_initial(c),
+        initial=initial_options(c),
         data=DataOptions(
             **{**c.data, **_data_paths(c)},
             **_batching(c),
@@ -105,7 +105,8 @@ def step_options(c: ConfigDict, image_statistics: ImageStatistics) -> StepOption
     )
 
 
-def _initial(c: ConfigDict) -> InitialOptions:
+def initial_options(c: ConfigDict) -> InitialOptions:
+    """Where what trains comes from; nothing is read."""
     return InitialOptions(
         stage=c.stage,
         init_from=c.init_from,
