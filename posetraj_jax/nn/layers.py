@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from posetraj_jax.nn.convolutions import convolve_halving
 from posetraj_jax.sharding import WHOLE, is_split, whole
 
 Remat = Literal["none", "blocks", "dots"]
@@ -82,6 +83,8 @@ class Make:
             "dtype": self.dtype,
             "promote_dtype": _in_use,
         }
+        if options.get("strides") == 2:
+            defaults["conv_general_dilated"] = convolve_halving
         return nnx.Conv(c_in, c_out, kernel, **defaults | options, rngs=self)
 
     def layer_norm(self, d: int) -> nnx.LayerNorm:
@@ -97,10 +100,10 @@ class Make:
         return self.uniform(shape, fan_in**-0.5).astype(dtype)
 
 
-def _in_use(arrays: tuple[Array, Array, Array | None], *, dtype: Any) -> tuple[Any, ...]:
+def _in_use(arrays: tuple[Any, Any, Any], *, dtype: Any) -> tuple[Any, ...]:
     """Input, kernel and bias of a layer in the compute type; the kernel whole, wherever it lies."""
-    x, kernel, bias = arrays
-    return x.astype(dtype), whole(kernel, dtype), None if bias is None else bias.astype(dtype)
+    x, kernel, bias = (each if each is None else jnp.asarray(each) for each in arrays)
+    return x.astype(dtype), whole(kernel, dtype), bias if bias is None else bias.astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
