@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from posetraj_jax.nn.attention_kernels import Attention
 from posetraj_jax.nn.convolutions import convolve_halving
 from posetraj_jax.sharding import WHOLE, is_split, whole
 
@@ -43,10 +44,23 @@ class Make:
     would take XLA a minute to compile for a tiny network.
     """
 
-    def __init__(self, key: Any, dtype: Any, remat: Remat, *, still: bool = False):
-        self.dtype, self.remat, self.still = dtype, remat, still
+    def __init__(
+        self,
+        key: Any,
+        dtype: Any,
+        remat: tuple[Remat, ...] = ("none",),
+        *,
+        still: bool = False,
+        attention: Attention = "xla",
+    ):
+        self.dtype, self.still, self.attention = dtype, still, attention
+        self._remat = remat
         self._key, self._num_blocks = key, 0
         self._block, self._used = jnp.zeros((0,)), 0
+
+    def remat(self, level: int) -> Remat:
+        """What the backward pass recomputes at a level; one policy may stand for all levels."""
+        return self._remat[level if len(self._remat) > 1 else 0]
 
     def params(self) -> None:
         """No key: flax asks for one before every initialiser, but the ones given here need none."""
