@@ -12,6 +12,7 @@ from posetraj_jax.nn.embeddings import EmbeddingMLP, sinusoid
 from posetraj_jax.nn.layers import NUM_GROUPS, Make, checkpointed
 from posetraj_jax.nn.resnet import Downsample, SpatioTemporalResBlock, Upsample
 from posetraj_jax.nn.transformer import SpatioTemporalTransformer, VideoContext
+from posetraj_jax.sharding import constrain
 
 NUM_TIME_IDS = 3
 TINY = {
@@ -185,12 +186,12 @@ class DownStage(Level):
         """The activations, and one skip connection per layer and per halving."""
         skips = []
         for i, resnet in enumerate(self.resnets):
-            x = checkpointed(resnet, self.remat)(x, temb)
+            x = constrain(checkpointed(resnet, self.remat)(x, temb))
             if self.attentions:
-                x = checkpointed(self.attentions[i], self.remat)(x, contexts[i])
+                x = constrain(checkpointed(self.attentions[i], self.remat)(x, contexts[i]))
             skips.append(x)
         for downsample in self.downsamplers:
-            x = downsample(x)
+            x = constrain(downsample(x))
             skips.append(x)
         return x, tuple(skips)
 
@@ -247,11 +248,11 @@ class UpStage(Level):
         """The activations; `skips` in the order in which they are used, deepest first."""
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
             x = jnp.concatenate([x, skip], axis=-1)
-            x = checkpointed(resnet, self.remat)(x, temb)
+            x = constrain(checkpointed(resnet, self.remat)(x, temb))
             if self.attentions:
-                x = checkpointed(self.attentions[i], self.remat)(x, contexts[i])
+                x = constrain(checkpointed(self.attentions[i], self.remat)(x, contexts[i]))
         for upsample in self.upsamplers:
-            x = upsample(x)
+            x = constrain(upsample(x))
         return x
 
 

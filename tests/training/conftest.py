@@ -71,26 +71,26 @@ def camera_networks() -> Networks:
     return build_networks(ModelOptions("micro", (1, 1, 1, 1), camera=True))
 
 
-def make_batch(clips: int, seed: int = 0) -> Batch:
+def make_batch(clips: int, seed: int = 0, frames: int = FRAMES) -> Batch:
     """Random pictures; every clip has a camera, which turns about the vertical axis."""
     rng = np.random.default_rng(seed)
-    frames = rng.integers(0, 256, (clips, FRAMES, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    pictures = rng.integers(0, 256, (clips, frames, HEIGHT, WIDTH, 3), dtype=np.uint8)
     batch = Batch(
-        frames_uint8=frames,
-        first_frame_uint8=frames[:, 0],
-        maps_uint8=rng.integers(0, 256, frames.shape, dtype=np.uint8),
-        camera_rt=turning_camera(clips, rng),
+        frames_uint8=pictures,
+        first_frame_uint8=pictures[:, 0],
+        maps_uint8=rng.integers(0, 256, pictures.shape, dtype=np.uint8),
+        camera_rt=turning_camera(clips, frames, rng),
         camera_known=np.ones(clips, bool),
         fps=np.full(clips, 5.0, np.float32),
     )
     return jax.tree.map(jnp.asarray, batch)
 
 
-def turning_camera(clips: int, rng: np.random.Generator) -> np.ndarray:
-    angles = rng.uniform(-1.0, 1.0, (clips, FRAMES))
+def turning_camera(clips: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    angles = rng.uniform(-1.0, 1.0, (clips, frames))
     cos, sin, zero, one = np.cos(angles), np.sin(angles), 0 * angles, 1 + 0 * angles
     rotation = np.stack([cos, zero, sin, zero, one, zero, -sin, zero, cos], axis=-1)
-    translation = rng.normal(size=(clips, FRAMES, 3))
+    translation = rng.normal(size=(clips, frames, 3))
     return np.concatenate([rotation, translation], axis=-1).astype(np.float32)
 
 

@@ -6,7 +6,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from posetraj_jax import pretrained, sharding, tree
@@ -104,26 +103,6 @@ def test_microbatches_are_interleaved_and_averaged(count):
     keys = [KEY] if count == 1 else jax.random.split(KEY, count)
     expected = np.mean([float(jax.random.normal(key)) for key in keys])
     assert float(mean["noise"]) == pytest.approx(expected, rel=1e-5)
-
-
-def test_two_by_four_mesh_equals_one_device(networks, two_steps):
-    """The whole step: losses, and the gradient, of which Adam's first moment holds a tenth."""
-    mesh = mesh_of(2, 4)
-    state, frozen, optimizer = start(networks, mesh)
-    step = jax.jit(whole_step(networks, optimizer))
-    after, metrics = step(state, frozen, sharding.put_batch(BATCH, mesh), KEY)
-    _, _, (one_after, one_metrics), _ = two_steps
-    for name, value in one_metrics.items():
-        assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5), name
-    moments, sharded = (
-        tree.flatten(jax.device_get(optax.tree.get(each.opt_state, "mu")))
-        for each in (one_after, after)
-    )
-    largest = max(np.abs(moment).max() for moment in moments.values())
-    assert largest > 0
-    for path, moment in moments.items():
-        scale = max(np.abs(moment).max(), 1e-2 * largest)
-        assert np.abs(moment - sharded[path]).max() <= 1e-4 * scale, path
 
 
 def test_parameters_are_really_sharded(networks):
