@@ -8,9 +8,9 @@ from typing import Any
 from posetraj_jax import json_file
 from posetraj_jax.data import track_file as vipseg
 from posetraj_jax.errors import UserError, listed
+from posetraj_jax.new_files import new_files
 from posetraj_jax.trajectories.checks import name_of, place_problems, size_problem, track_problems
 from posetraj_jax.trajectories.track import MOST_TRACKS, PLAIN, Track, TrackFile
-from posetraj_jax.video import appearing_whole
 
 FILE_KEYS = ("size", "tracks")
 EXPECTED = '{"size": [w, h], "tracks": [[[x, y], ...], ...]}, or another form of docs/tracks.md'
@@ -86,7 +86,7 @@ def write_tracks(path: Path | str, track_file: TrackFile) -> Path:
             got=f"{len(text):,} bytes",
             fix="write fewer tracks or frames, or use posetraj_jax.trajectories.rounded first",
         )
-    with appearing_whole(path) as partial:
+    with new_files(path) as (partial,):
         partial.write_text(text)
     return path
 

@@ -31,8 +31,6 @@ MB = 1 << 20
 MOST_BYTES = 30 * MB
 MOST_PIXELS = 50_000_000
 """Those of telephones have up to 48 million; many people's pictures share this machine."""
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-"""Pillow's other readers are rarely needed, and some of them start programs."""
 SHOWN_QUALITY = 92
 
 
@@ -63,7 +61,7 @@ def open_picture(path: Path | str, settings: Settings) -> Opened:
     path = Path(path)
     _require_bytes(path, "picture")
     with _named(path):
-        picture = video.read_image(path, MOST_PIXELS, FORMATS)
+        picture = video.read_image(path, MOST_PIXELS)
     height, width = picture.shape[:2]
     if (height - width) * (settings.height - settings.width) < 0:
         settings = replace(settings, height=settings.width, width=settings.height)

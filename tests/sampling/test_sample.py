@@ -54,7 +54,7 @@ def test_a_video_is_written_beside_its_tracks_and_settings(place, narrow, suffix
     assert frames.shape == (3, 64, 64, 3)
     beside, _ = video.read_video(place / f"out/video_tracks{suffix}")
     assert beside.shape == (3, 64, 136, 3)
-    settings = json.loads((place / "out/video.json").read_text())
+    settings = json.loads((place / "out/video_settings.json").read_text())
     assert settings["weights"] == "tiny"
     assert settings["num_inference_steps"] == 2
     assert settings["image"].endswith("photo.png")
@@ -78,7 +78,9 @@ def test_several_pictures_with_one_track_file(place, narrow):
     arguments = ["--image", *[str(photo)] * 3, "--tracks", str(tracks), "--out", *outs]
     assert sample.main([*arguments, "--weights=tiny", *SMALL]) == 0
     assert len(files(place / "out")) == 9
-    seeds = [json.loads((place / f"out/{name}.json").read_text())["seed"] for name in "abc"]
+    seeds = [
+        json.loads((place / f"out/{name}_settings.json").read_text())["seed"] for name in "abc"
+    ]
     assert seeds == [0, 1, 2]
 
 
@@ -88,6 +90,82 @@ def test_a_preview_needs_no_weights_and_writes_nothing_else(place):
     assert sample.main([*arguments, f"--out={place / 'out.png'}", "--preview"]) == 0
     assert video.read_image(place / "out.png").shape == (64, 64, 3)
     assert files(place) == {"given/photo.png", "given/tracks.json", "out.png"}
+
+
+def test_inputs_are_never_replaced(place, monkeypatch):
+    monkeypatch.chdir(place / "given")
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    Path("tracks.json").rename("photo_settings.json")
+    given = ["--image=photo.png", "--tracks=photo_settings.json", "--weights=tiny"]
+    for more in (
+        ["--out=photo.mp4"],
+        ["--out=photo.png", "--preview"],
+        ["--out=../given/photo.png", "--preview"],
+        ["--out=photo", "--camera=photo_tracks"],
+    ):
+        with pytest.raises(UserError, match="is an input, which would be lost"):
+            sample.main([*given, *more])
+    Path("photo_settings.json").rename("tracks.json")
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "outs",
+    [
+        ["x.mp4", "x.gif"],
+        ["y.mp4", "y_tracks.mp4"],
+        ["z.mp4", "./../given/z.mp4"],
+        ["r.png", "r.png", "--preview"],
+        ["frames", "frames/x.mp4"],
+    ],
+    ids=" ".join,
+)
+def test_videos_that_would_replace_each_other_are_refused(place, monkeypatch, outs):
+    monkeypatch.chdir(place / "given")
+    before = files(place)
+    given = ["--image", "photo.png", "photo.png", "--tracks=tracks.json", "--weights=tiny"]
+    with pytest.raises(UserError, match=r"wanted twice|which is written too"):
+        sample.main([*given, "--out", *outs])
+    assert files(place) == before
+
+
+@pytest.mark.parametrize("name", ["video_tracks.mp4", "video_settings.json"])
+def test_a_video_appears_whole_or_not_at_all_and_can_be_made_again(
+    place, narrow, monkeypatch, name
+):
+    replace = os.replace
+
+    def refuse(source, target):
+        if Path(target) == place / "out" / name:
+            raise OSError("full")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(OSError, match="full"):
+            run(place)
+    assert not (place / "out").exists()
+    assert run(place) == 0
+    assert len(files(place / "out")) == 3
+
+
+def test_previews_are_written_together_or_not_at_all(place, monkeypatch):
+    monkeypatch.chdir(place / "given")
+    given = ["--tracks=tracks.json", "--preview", "--out", "a.png", "b.webp"]
+    with pytest.raises(UserError, match=r"none\.png"):
+        sample.main([*given, "--image", "photo.png", "none.png"])
+    assert files(place) == {"given/photo.png", "given/tracks.json"}
+    assert sample.main([*given, "--image", "photo.png", "photo.png"]) == 0
+    assert {"given/a.png", "given/b.webp"} < files(place)
+
+
+@pytest.mark.parametrize("suffix", [".blp", ".pdf", ".bufr", ".tif", ""])
+def test_a_preview_is_a_picture_that_all_can_open(place, suffix):
+    given = place / "given"
+    arguments = [f"--image={given / 'photo.png'}", f"--tracks={given / 'tracks.json'}"]
+    with pytest.raises(UserError, match=r"ends in none of \.png \.jpg"):
+        sample.main([*arguments, f"--out={place / 'out'}{suffix}", "--preview"])
+    assert files(place) == {"given/photo.png", "given/tracks.json"}
 
 
 def bad_track(content: str):
