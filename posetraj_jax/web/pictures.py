@@ -25,7 +25,7 @@ from posetraj_jax.trajectories import (
     read_tracks,
     rounded,
 )
-from posetraj_jax.trajectories.resampling import ASPECT_TOLERANCE, kind_in
+from posetraj_jax.trajectories.resampling import kind_in, same_aspect
 
 MB = 1 << 20
 MOST_BYTES = 30 * MB
@@ -121,9 +121,9 @@ def _onto_page(
 ) -> Track:
     """A track where the page shows it, of one of the three kinds."""
     points = np.array(track.points)
-    if drawn_on != UNIT_SIZE and _same_shape(drawn_on, opened.size):
+    if drawn_on != UNIT_SIZE and same_aspect(drawn_on, opened.size):
         moved = points * (np.array(opened.size[::-1]) / drawn_on[::-1])
-    elif drawn_on == UNIT_SIZE or _same_shape(drawn_on, opened.picture_size):
+    elif drawn_on == UNIT_SIZE or same_aspect(drawn_on, opened.picture_size):
         scaled = points * (np.array(opened.picture_size[::-1]) / drawn_on[::-1])
         moved = fit_points(scaled, opened.picture_size, opened.of(settings))
     else:
@@ -136,10 +136,6 @@ def _onto_page(
         )
     pairs = tuple((float(x), float(y)) for x, y in moved)
     return track._replace(points=pairs, kind=kind_in(track, settings.num_frames))
-
-
-def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return abs(one[1] * other[0] / (one[0] * other[1]) - 1) <= ASPECT_TOLERANCE
 
 
 def _require_bytes(path: Path, what: str) -> None:
