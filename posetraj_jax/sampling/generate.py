@@ -115,7 +115,7 @@ def _require_camera_branch(requests: Sequence[Request], model: Model) -> None:
         raise UserError(
             "The camera would be ignored",
             expected="a ControlNet with a camera branch, such as those of stage 3",
-            got=f"one without: {model.said['controlnet']}",
+            got=f"one without: {model.said['controlnet'] or 'a random one'}",
             fix="give another --controlnet, or no --camera",
         )
 

@@ -126,12 +126,11 @@ def _require_in_sight(
 
 
 def _is_in_sight(points_px: Array, visible: Array, settings: Settings) -> bool:
-    """Whether any piece of a track is in the video, or none is visible anywhere."""
-    pieces = [
-        np.clip(np.floor(points_px[t : t + 2]), -FAR_PX, FAR_PX).astype(int).tolist()
-        for t in range(len(points_px) - 1)
-        if visible[t : t + 2].all()
-    ]
+    """Whether any visible piece of a track is in the video, or nothing of it visible anywhere."""
+    points = np.clip(np.floor(points_px), -FAR_PX, FAR_PX).astype(int).tolist()
+    seen = np.flatnonzero(visible).tolist()
+    follows = [t for t in seen if t + 1 < len(points) and visible[t + 1]]
+    pieces = [(points[t], points[t]) for t in seen] + [(points[t], points[t + 1]) for t in follows]
     # The borders count, as they do for tracks in a picture.
     frame = (-1, -1, settings.width + 2, settings.height + 2)
     return not pieces or any(cv2.clipLine(frame, start, end)[0] for start, end in pieces)

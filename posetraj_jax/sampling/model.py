@@ -42,7 +42,8 @@ class Model(NamedTuple):
     conditioning: ConditioningOptions
     sigmas: SigmaRange
     said: Mapping[str, str]
-    """What it is, for people: `weights` and `controlnet`."""
+    """What it is: `weights` and `controlnet`, as `load_model` takes them; no controlnet is a random
+    one."""
 
     @property
     def is_random(self) -> bool:
@@ -69,17 +70,19 @@ def load_model(
         weights_folder: of converted weights, or TINY; by default what the run was trained with.
         controlnet: a training run, one of its checkpoints, or a converted ControlNet; by default
             that in the folder of weights.
-        dtype: of parameters and activations: bfloat16, float32, or auto: bfloat16 on accelerators.
-        fsdp: over how many devices each network is split; the videos are spread over the rest.
+        dtype: one of DTYPES, of parameters and activations; auto is bfloat16 on accelerators.
+        fsdp: over how many devices one copy of the parameters is split, a divisor of their number.
+            The videos are spread over all devices whatever it is.
 
     Raises:
         UserError: there is no such thing, or the two do not fit.
     """
-    mesh = sharding.make_mesh(-1, fsdp)
+    mesh, compute_type = _mesh(fsdp), _compute_type(dtype)
+    if weights_folder not in ("", TINY):
+        _require_weights(weights_folder, "correct --weights")
     control = _find_control(controlnet, weights_folder)
     trained = control and control.trained
-    weights_folder = weights_folder or (trained.record["weights"] if trained else "") or TINY
-    compute_type = _compute_type(dtype)
+    weights_folder = weights_folder or _weights_of(control)
     networks = _networks(weights_folder, control, compute_type)
     seed = trained.record["seed"] if trained else 0
     folder = "" if weights_folder == TINY else weights_folder
@@ -97,7 +100,7 @@ def load_model(
         sigmas = published.read_sigma_range(Path(folder).expanduser())
         statistics = published.read_image_statistics(Path(folder).expanduser())
     fields = trained.record if trained else config.flatten(config.default())
-    said = {"weights": weights_folder, "controlnet": str(control.folder) if control else "random"}
+    said = {"weights": weights_folder, "controlnet": str(control.folder) if control else ""}
     conditioning = _conditioning(fields, networks, statistics)
     return Model(networks, parameters, mesh, conditioning, sigmas, said)
 

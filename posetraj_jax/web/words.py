@@ -23,7 +23,7 @@ def model_line(model: Model, settings: Settings) -> str:
     turned = f", or {settings.height} × {settings.width} for {shape} pictures"
     parts = [
         f"Weights <b>{html.escape(model.said['weights'])}</b>",
-        f"ControlNet <b>{html.escape(model.said['controlnet'])}</b>",
+        f"ControlNet <b>{html.escape(model.said['controlnet'] or 'random')}</b>",
         f"{settings.width} × {settings.height}{turned * (settings.width != settings.height)}",
         f"{model.mesh.size} {html.escape(kind)} device{'s' * (model.mesh.size > 1)}",
     ]
