@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.step_flops import abstract_frozen, shape
-from posetraj_jax import config, flops, generation
+from posetraj_jax import config, flops, generation, sharding
 from posetraj_jax.conditioning import ConditioningOptions
 from posetraj_jax.generation import SamplingOptions
 from posetraj_jax.models.networks import ModelOptions, Networks, Parameters, build_networks
 from posetraj_jax.published import ImageStatistics
+from posetraj_jax.sharding import MeshOptions
 from posetraj_jax.structs import Batch
 
 STEPS = 25
@@ -64,7 +64,8 @@ def count(variant: str, frames: int, height: int, width: int) -> Counts:
     networks = build_networks(ModelOptions(variant, (1,) * 12, dtype=jnp.bfloat16))
     parameters = parameters_of(networks)
     options = sampling_options()
-    program = generation.make_program(networks, options)
+    mesh = sharding.make_mesh(MeshOptions(1), jax.devices()[:1])
+    program = generation.make_program(networks, options, mesh)
     batch = abstract_batch(frames, height, width)
     noise = jax.eval_shape(program.draw, abstract_keys(), batch)
     numbers = generation.scalars(options, frames)
@@ -82,11 +83,15 @@ def count(variant: str, frames: int, height: int, width: int) -> Counts:
     )
 
 
+def shape(*sizes: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
+    """An array that takes no memory."""
+    return jax.ShapeDtypeStruct(sizes, dtype)
+
+
 def parameters_of(networks: Networks) -> Parameters:
     """Abstract parameters of all networks, in bfloat16."""
-    abstract = networks.controlnet.abstract()
-    half = jax.tree.map(lambda leaf: shape(*leaf.shape, dtype=jnp.bfloat16), abstract)
-    return abstract_frozen(networks)._replace(controlnet=half)
+    trees = {name: network.abstract() for name, network in networks._asdict().items()}
+    return Parameters(**jax.tree.map(lambda leaf: shape(*leaf.shape, dtype=jnp.bfloat16), trees))
 
 
 def sampling_options() -> SamplingOptions:

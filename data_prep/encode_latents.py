@@ -77,7 +77,7 @@ def run(c: ConfigDict, out: Path | None = None, frames_per_batch: int | None = N
     """
     o = options.from_config(c)
     out = _folder(c, o.data, out)
-    mesh = sharding.make_mesh(c.mesh.data, c.mesh.fsdp)
+    mesh = sharding.make_mesh(sharding.MeshOptions(**c.mesh))
     size = _batch_size(frames_per_batch, mesh)
     source, chosen = pipeline.open_clips(o.data)
     if (out / latents.FINGERPRINT).exists():  # now: loading weights takes long

@@ -63,7 +63,8 @@ def _model() -> ConfigDict:
     c.temporal_context = "batch_major"  # layout of the temporal layers' image context: diffusers
     c.copy_add_embedding = True  # ControlNet starts with the UNet's add_embedding too
     c.dtype = "auto"  # activations: bfloat16 on accelerators and float32 on CPU, or either
-    c.remat = "none"  # recompute in backward: none | blocks (all) | dots (all but products)
+    c.attention = "auto"  # within frames: auto | xla | cudnn (NVIDIA) | splash (TPU)
+    c.remat = ("none",)  # recompute: none | blocks (all) | dots (all but products); or each level's
     return c
 
 
@@ -144,8 +145,11 @@ def _optim() -> ConfigDict:
 
 def _mesh() -> ConfigDict:
     c = ConfigDict()
-    c.data = -1  # devices along which only the batch is split; -1 = all that fsdp leaves
+    c.data = -1  # devices along which only the batch is split; -1 = all that the others leave
     c.fsdp = 1  # devices along which parameters and the batch are split
+    c.context = 1  # devices that share a clip: its frames or, where these do not divide, its rows
+    c.slices = 1  # TPU slices, or GPU hosts, joined by the slow network, along `data`
+    c.frozen = "sharded"  # the frozen networks: sharded over fsdp as what trains | replicated
     return c
 
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
-from posetraj_jax import conditioning
+from posetraj_jax import conditioning, sharding
 from posetraj_jax.conditioning import ConditioningOptions
 from posetraj_jax.diffusion import sampler
 from posetraj_jax.diffusion.noise import karras_sigmas
@@ -81,13 +82,13 @@ class Scalars(NamedTuple):
     motion_bucket_id: float | Float[Array, ""]
 
 
-def make_program(networks: Networks, options: SamplingOptions) -> Program:
+def make_program(networks: Networks, options: SamplingOptions, mesh: Mesh) -> Program:
     """Builds the sampler of these networks; nothing is compiled before the first call."""
     return Program(
-        draw=jax.jit(partial(_draw, networks)),
-        begin=jax.jit(partial(_begin, networks, options)),
-        step=jax.jit(partial(_step, networks, options), donate_argnums=0),
-        decode=jax.jit(partial(_decode, networks)),
+        draw=sharding.jit(partial(_draw, networks), mesh),
+        begin=sharding.jit(partial(_begin, networks, options), mesh),
+        step=sharding.jit(partial(_step, networks, options), mesh, donate_argnums=0),
+        decode=sharding.jit(partial(_decode, networks), mesh),
     )
 
 

@@ -39,6 +39,7 @@ def frozen_parameters(
     key: Array,
     names: Sequence[str] = READY,
     dtype: Any = jnp.float32,
+    placement: str = "sharded",
 ) -> Parameters:
     """The networks that come ready, sharded, straight onto their devices; no ControlNet.
 
@@ -47,6 +48,7 @@ def frozen_parameters(
       key: of the random weights.
       names: which of the ready networks; the others are left empty.
       dtype: that every leaf gets.
+      placement: "sharded" as what trains, or "replicated": every device holds everything.
 
     Raises:
       UserError: weights are missing, or of other networks.
@@ -57,7 +59,7 @@ def frozen_parameters(
         for name, network in nets.items():
             weights.require_config(folders[name], network.config)
         targets = {
-            name: weights.in_type(sharding.sharded(net.abstract(), mesh), dtype)
+            name: weights.in_type(sharding.sharded(net.abstract(), mesh, placement), dtype)
             for name, net in nets.items()
         }
         trees = {name: weights.load(folders[name], targets[name]) for name in names}
@@ -66,5 +68,5 @@ def frozen_parameters(
         # Not under jit: compiling a thousand small draws takes far longer than making them.
         drawn = {name: network.init(keys[name]) for name, network in nets.items()}
         drawn = weights.cast(drawn, dtype)
-        trees = jax.device_put(drawn, sharding.parameter_shardings(drawn, mesh))
+        trees = jax.device_put(drawn, sharding.parameter_shardings(drawn, mesh, placement))
     return Parameters(**{name: trees.get(name, {}) for name in Parameters._fields})

@@ -1,53 +1,105 @@
 """The device mesh and where every array lives on it. Modules carry no sharding annotations.
 
-Two axes: `data` splits only the batch, `fsdp` splits the batch and the parameters. "pjit" of older
-JAX is `jax.jit` with these NamedShardings.
+Three axes: `data` splits only the batch, `fsdp` splits the batch and the parameters, `context`
+splits a clip, by its frames or, where they do not divide, by its rows. "pjit" of older JAX is
+`jax.jit` with these NamedShardings.
 """
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
 
 from posetraj_jax.errors import UserError
 from posetraj_jax.tree import first_match
 
-BATCH_AXES = ("data", "fsdp")
+DATA, FSDP, CONTEXT = "data", "fsdp", "context"
+AXES = (DATA, FSDP, CONTEXT)
+BATCH_AXES = (DATA, FSDP)
 
 PARAMETER_TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     # Path pattern → axes of the LAST dimensions; the first matching row holds.
-    (r"(^|\.)kernel$", ("fsdp",)),  # output features of every linear layer and convolution
+    (r"(^|\.)kernel$", (FSDP,)),  # output features of every linear layer and convolution
     (r"(^|\.)(position_embedding|class_embedding|mix_factor|bias|scale|embedding)$", ()),
     (r"(^|\.)(step|count|mu|nu|mini_step|gradient_step)$", ()),  # scalars of the optimizer
 )
 
+WHOLE = "whole_kernel"
+"""Name of the kernels that `whole` gathers, for policies of `jax.checkpoint`: they are gathered
+again in the backward pass, never kept."""
 
-def make_mesh(data: int, fsdp: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """Builds the mesh; `data = -1` takes all devices that `fsdp` leaves.
+
+@dataclass(frozen=True)
+class MeshOptions:
+    """The section `mesh` of the config; see there."""
+
+    data: int = -1
+    fsdp: int = 1
+    context: int = 1
+    slices: int = 1
+    frozen: str = "sharded"
+
+    def over(self, count: int) -> "MeshOptions":
+        """The same with `data` resolved for this number of devices.
+
+        Raises:
+          UserError: the numbers do not multiply to it.
+        """
+        rest = self.fsdp * self.context
+        data = max(count // rest, 1) if self.data == -1 else self.data
+        if data * rest != count or data % self.slices:
+            of_slices = f", mesh.data a multiple of mesh.slices = {self.slices}"
+            raise UserError(
+                "the mesh does not fit the devices",
+                expected=f"mesh.data x mesh.fsdp x mesh.context = {count} devices"
+                + (of_slices if self.slices > 1 else ""),
+                got=f"{data} x {self.fsdp} x {self.context} = {data * rest}",
+                fix="set --config.mesh.fsdp and mesh.context to divisors of the number of devices, "
+                "mesh.data to -1",
+            )
+        return MeshOptions(data, self.fsdp, self.context, self.slices, self.frozen)
+
+
+def make_mesh(options: MeshOptions, devices: Sequence[Any] | None = None) -> Mesh:
+    """Builds the mesh; neighbours on an axis are neighbours in the machine.
+
+    Several TPU slices are joined along `data` only, whose one message per step may take the slow
+    network between them.
 
     Raises:
       UserError: the numbers do not multiply to the number of devices.
     """
     devices = list(devices if devices is not None else jax.devices())
-    if data == -1:
-        data = max(len(devices) // fsdp, 1)
-    if data * fsdp != len(devices):
-        raise UserError(
-            "the mesh does not fit the devices",
-            expected=f"mesh.data x mesh.fsdp = {len(devices)} devices",
-            got=f"{data} x {fsdp} = {data * fsdp}",
-            fix="set --config.mesh.fsdp to a divisor of the number of devices, mesh.data to -1",
-        )
+    o = options.over(len(devices))
     # Auto on purpose: the default (Explicit) makes the temporal reshapes and gathers raise.
-    return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    types = (AxisType.Auto,) * len(AXES)
+    if o.slices == 1:
+        shape = (o.data, o.fsdp, o.context)
+        return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+    within, between = (o.data // o.slices, o.fsdp, o.context), (o.slices, 1, 1)
+    grid = mesh_utils.create_hybrid_device_mesh(
+        within,
+        between,
+        devices,
+        # Where devices know no slice, as on GPU and CPU, each process counts as one.
+        process_is_granule=not hasattr(devices[0], "slice_index"),
+    )
+    return Mesh(grid, AXES, axis_types=types)
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts a batch is split."""
-    return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
@@ -60,6 +112,106 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
             got=f"batch_size = {batch_size}",
             fix=f"set --config.batch_size={-(-batch_size // shards) * shards}",
         )
+
+
+def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:
+    """`jax.jit` of a function that knows the mesh it runs on, as `constrain` and `whole` need.
+
+    At least one argument must lie on the mesh: from numpy arrays alone JAX makes a program for one
+    device.
+    """
+
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return jax.jit(traced, **options)
+
+
+def current_mesh() -> AbstractMesh | None:
+    """The mesh of what is traced now, if it has more than one device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.size == 1 else mesh
+
+
+def constrain(x: Float[Array, "b f n *rest"]) -> Float[Array, "b f n *rest"]:
+    """Says where activations live: clips over the batch axes, each split by frames or by rows.
+
+    `n` is rows or tokens. A clip whose frames and rows both do not divide by `context` stays whole.
+    Outside of a mesh this does nothing.
+    """
+    mesh = current_mesh()
+    return x if mesh is None else _placed(x, _video_spec(x.shape, mesh))
+
+
+def constrain_positions(x: Float[Array, "b f n *rest"]) -> Float[Array, "b f n *rest"]:
+    """The same for what needs all frames of a position: split by positions."""
+    mesh = current_mesh()
+    if mesh is None or mesh.shape[CONTEXT] == 1:
+        return x
+    by_positions = CONTEXT if x.shape[2] % mesh.shape[CONTEXT] == 0 else None
+    return _placed(x, P(_batch_axes(x.shape[0], mesh), None, by_positions))
+
+
+def attention_specs(shape: tuple[int, ...]) -> tuple[P, P]:
+    """Where queries [b f n ...] of attention within frames live, and where keys and values do.
+
+    Clips that are split by rows are split by queries here, and every device has all keys.
+    """
+    of_queries = _video_spec(shape, current_mesh())
+    return of_queries, P(*of_queries[:2])
+
+
+def _video_spec(shape: tuple[int, ...], mesh: AbstractMesh) -> P:
+    parts = mesh.shape[CONTEXT]
+    by_frames = shape[1] % parts == 0
+    by_rows = not by_frames and shape[2] % parts == 0
+    axes = _batch_axes(shape[0], mesh)
+    return P(axes, CONTEXT if by_frames else None, CONTEXT if by_rows else None)
+
+
+def _batch_axes(clips: int, mesh: AbstractMesh) -> tuple[str, ...] | None:
+    """None for clips that do not divide, as when a single one is sampled: all devices make it."""
+    return BATCH_AXES if clips % batch_shards(mesh) == 0 else None
+
+
+def is_split() -> bool:
+    """Whether what is traced now runs on devices that share parameters."""
+    mesh = current_mesh()
+    return mesh is not None and mesh.shape[FSDP] > 1
+
+
+def whole(kernel: Float[Array, "*axes"], dtype: Any) -> Float[Array, "*axes"]:
+    """A kernel as a layer uses it: in the compute type, gathered from the devices that share it.
+
+    The cast comes first, so that the devices exchange the narrow type, and its gradient is summed
+    straight into the parts that the devices keep.
+    """
+    if not is_split():
+        return kernel.astype(dtype)
+    return checkpoint_name(_gather(kernel, jnp.dtype(dtype)), WHOLE)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _gather(kernel: Array, dtype: Any) -> Array:
+    # Without the barrier XLA gathers first and casts then, at twice the bytes.
+    return _placed(jax.lax.optimization_barrier(kernel.astype(dtype)), P())
+
+
+def _gather_forward(kernel: Array, dtype: Any) -> tuple[Array, Array]:
+    return _gather(kernel, dtype), jnp.zeros((0,), kernel.dtype)
+
+
+def _gather_backward(dtype: Any, of_type: Array, gradient: Array) -> tuple[Array]:
+    spec = _spec("kernel", gradient.shape, current_mesh())
+    return (_placed(gradient, spec).astype(of_type.dtype),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def _placed(x: Array, spec: P) -> Array:
+    return jax.lax.with_sharding_constraint(x, spec)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -80,26 +232,29 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     )
 
 
-def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
+def parameter_shardings(tree: Any, mesh: Mesh, placement: str = "sharded") -> Any:
     """A tree of NamedShardings for parameters, or anything whose paths end like theirs.
 
     Args:
       tree: parameters, moments or a whole training state (arrays or ShapeDtypeStructs).
+      placement: "sharded" as the table says, or "replicated": every device holds everything.
 
     Raises:
       LookupError: a leaf that no row of the table covers.
     """
+    if placement == "replicated":
+        return jax.tree.map(lambda leaf: replicated(mesh), tree)
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(mesh, _spec(path_of(path), leaf.shape, mesh)), tree
     )
 
 
-def sharded(abstract: Any, mesh: Mesh) -> Any:
-    """The same ShapeDtypeStructs with the shardings of the path table."""
+def sharded(abstract: Any, mesh: Mesh, placement: str = "sharded") -> Any:
+    """The same ShapeDtypeStructs with the shardings of the path table, or all "replicated"."""
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         abstract,
-        parameter_shardings(abstract, mesh),
+        parameter_shardings(abstract, mesh, placement),
     )
 
 
@@ -109,7 +264,7 @@ def path_of(path: tuple[Any, ...]) -> str:
     return ".".join(str(name) for name in names)
 
 
-def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+def _spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
     axes = first_match(PARAMETER_TABLE, path)
     if not axes or not shape:
         return P()

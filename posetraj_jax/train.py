@@ -6,10 +6,8 @@ Everything that can be wrong with what the user gave is found before anything sl
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
-import jax
 from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
@@ -26,16 +24,15 @@ from posetraj_jax import (
 )
 from posetraj_jax.data import pipeline
 from posetraj_jax.models.networks import build_networks
+from posetraj_jax.sharding import MeshOptions
 from posetraj_jax.training import initial, metrics, options
 from posetraj_jax.training import workdir as workdirs
 from posetraj_jax.training.checkpoint import Checkpoints
 from posetraj_jax.training.fixed_clips import FixedClips
 from posetraj_jax.training.loop import Actions, train
 from posetraj_jax.training.metrics import MetricWriter
-from posetraj_jax.training.optimizer import make_optimizer
 from posetraj_jax.training.origin import find_origin, require_same_unet
-from posetraj_jax.training.state import plan
-from posetraj_jax.training.step import train_step
+from posetraj_jax.training.program import make_program
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,7 +60,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
     if saved and saved[-1] >= c.steps and len(_samples(workdir, saved[-1])) >= c.sample.clips:
         workdirs.claim(workdir, flat)  # fewer steps may have been asked for than before
         return _report(workdir, saved[-1], stopped=None)
-    mesh = sharding.make_mesh(c.mesh.data, c.mesh.fsdp)
+    mesh = sharding.make_mesh(MeshOptions(**c.mesh))
     sharding.check_batch(c.batch_size, mesh)
     networks = build_networks(o.model)
     origin = None if saved else find_origin(o.initial, networks)
@@ -71,15 +68,13 @@ def run(c: ConfigDict, workdir: Path) -> int:
     batches = pipeline.train_batches(o.data)
     watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
 
-    optimizer = make_optimizer(o.step.optim)
-    shapes, averages = initial.abstract_params(networks, o.initial), o.step.optim.ema_decay > 0
-    begin, abstract = plan(shapes, optimizer, mesh, averages=averages)
-    print(parameter_overview.get_parameter_overview(abstract.params, include_stats=False))
-    step = partial(train_step, networks=networks, optimizer=optimizer, options=o.step)
-    step = jax.jit(step, donate_argnums=0)
+    program = make_program(networks, mesh, o.initial, o.step)
+    print(parameter_overview.get_parameter_overview(program.state.params, include_stats=False))
     watch = FixedClips(networks, mesh, watched, o.watch)
     keys = pretrained.root_keys(c.seed)
-    frozen = pretrained.frozen_parameters(networks, mesh, c.weights, keys.frozen)
+    frozen = pretrained.frozen_parameters(
+        networks, mesh, c.weights, keys.frozen, placement=c.mesh.frozen
+    )
     frozen = initial.without_cached(frozen, o.data, o.model.dtype)
     unet = fingerprint.of_unet(frozen.unet) if c.weights else ""
     require_same_unet(origin, unet)
@@ -92,7 +87,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
             params = initial.initial_params(networks, frozen, origin, mesh, keys.init, o.initial)
         # Before there is a state, because the float32 numbers of the frozen networks go here.
         frozen = weights.cast(initial.without_trained(frozen, o.initial), o.model.dtype)
-        state = checkpoints.restore(abstract, batches) if saved else begin(params)
+        state = checkpoints.restore(program.state, batches) if saved else program.begin(params)
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
         with MetricWriter(workdir, int(state.step), tensorboard=c.log.tensorboard) as writer:
@@ -103,7 +98,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
                     writer.write_image(step, f"sample/{made.clip_id}", made.sheet)
 
             actions = Actions(
-                step=lambda state, batch: step(
+                step=lambda state, batch: program.step(
                     state, frozen, sharding.put_batch(batch, mesh), keys.train
                 ),
                 evaluate=lambda state: watch.evaluate(state.averaged, frozen),

@@ -20,7 +20,7 @@ LEVELS = (
     (r"posetraj_jax\.(structs|tree|errors|picture|provenance)$", r"$^"),
     (r"posetraj_jax\.(json_file|new_folder|new_files)$", r"posetraj_jax\.errors$"),
     (r"posetraj_jax\.published$", r"posetraj_jax\.(errors|json_file)$"),
-    (r"posetraj_jax\.nn(\.|$)", r"posetraj_jax\.(structs|tree|errors|nn)(\.|$)"),
+    (r"posetraj_jax\.nn(\.|$)", r"posetraj_jax\.(structs|tree|errors|sharding|nn)(\.|$)"),
     (r"posetraj_jax\.diffusion(\.|$)", r"posetraj_jax\.(structs|tree|errors|diffusion)(\.|$)"),
     (
         r"posetraj_jax\.data(\.|$)",
@@ -54,7 +54,7 @@ LEVELS = (
     ),
     (
         r"posetraj_jax\.generation$",
-        r"posetraj_jax\.(structs|tree|errors|diffusion|models|conditioning)(\.|$)",
+        r"posetraj_jax\.(structs|tree|errors|diffusion|models|conditioning|sharding)(\.|$)",
     ),
     (
         r"posetraj_jax\.sampling(\.|$)",

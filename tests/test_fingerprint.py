@@ -7,6 +7,7 @@ import pytest
 
 from posetraj_jax import fingerprint, sharding, tree
 from posetraj_jax.models.networks import ModelOptions, Parameters, build_networks
+from tests.meshes import mesh_of
 
 PARAMS = {
     "conv": {"kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "bias": np.ones(4)},
@@ -91,7 +92,7 @@ def test_the_mesh_does_not_count(shape):
         "narrow": {"kernel": jnp.arange(12.0).reshape(4, 3)},  # stays whole
         "mix_factor": jnp.float32(0.5),
     }
-    mesh = sharding.make_mesh(*shape)
+    mesh = mesh_of(*shape)
     placed = jax.device_put(params, sharding.parameter_shardings(params, mesh))
     kernel = placed["conv"]["kernel"]
     assert kernel.addressable_shards[0].data.shape[-1] == 16 // shape[1]

@@ -18,6 +18,7 @@ from posetraj_jax.generation import SamplingOptions
 from posetraj_jax.models.networks import Networks, Parameters
 from posetraj_jax.published import ImageStatistics
 from posetraj_jax.structs import Batch
+from tests.meshes import one_device
 
 FRAMES, CLIPS = 3, 2
 CALLS: Counter[str] = Counter()
@@ -86,7 +87,7 @@ def draw(program):
 @pytest.mark.parametrize("sigma_range", [(0.002, 700.0), (0.05, 20.0)])
 def test_guided_steps_equal_numpy(scales, sigma_range):
     chosen = options(4, *scales, sigma_range)
-    program = generation.make_program(NETWORKS, chosen)
+    program = generation.make_program(NETWORKS, chosen, one_device())
     noise = draw(program)
     start = program.begin(NOTHING, batch(), noise, generation.scalars(chosen, FRAMES))
     x = np.asarray(start.latents, np.float64)
@@ -103,7 +104,7 @@ def test_guided_steps_equal_numpy(scales, sigma_range):
 
 
 def test_one_compilation_serves_any_number_of_steps_and_any_scale():
-    program = generation.make_program(NETWORKS, options(2, 1.0, 3.0))
+    program = generation.make_program(NETWORKS, options(2, 1.0, 3.0), one_device())
     CALLS.clear()
     for steps, highest in ((2, 3.0), (5, 2.0)):
         chosen = replace(options(steps, 1.0, highest), controlnet_scale=highest)
@@ -115,7 +116,7 @@ def test_one_compilation_serves_any_number_of_steps_and_any_scale():
 
 
 def test_a_clip_s_noise_is_its_own():
-    program = generation.make_program(NETWORKS, options(2, 1.0, 3.0))
+    program = generation.make_program(NETWORKS, options(2, 1.0, 3.0), one_device())
     keys = jax.random.split(jax.random.key(0), CLIPS)
     both = program.draw(keys, batch())
     turned = program.draw(keys[::-1], batch())
@@ -125,7 +126,7 @@ def test_a_clip_s_noise_is_its_own():
 
 
 def test_decoding_unscales_and_clips():
-    program = generation.make_program(NETWORKS, options(2, 1.0, 3.0))
+    program = generation.make_program(NETWORKS, options(2, 1.0, 3.0), one_device())
     latents = jnp.stack([jnp.full((FRAMES, 8, 8, 4), v) for v in (0.25, 9.0)])
     frames = generation.decode(program, NOTHING, latents)
     assert frames.dtype == np.uint8
@@ -142,7 +143,8 @@ def test_chunks_of_frames_are_decoded_one_by_one(chunk):
         seen.append(latents.shape[1])
         return jnp.repeat(latents.astype(jnp.uint8), 3, axis=-1)
 
-    program = generation.make_program(NETWORKS, options(2, 1.0, 3.0))._replace(decode=decode)
+    program = generation.make_program(NETWORKS, options(2, 1.0, 3.0), one_device())
+    program = program._replace(decode=decode)
     latents = jnp.arange(float(CLIPS * FRAMES)).reshape(CLIPS, FRAMES, 1, 1, 1)
     frames = generation.decode(program, NOTHING, latents, chunk)
     assert seen == {0: [3], 1: [1, 1, 1], 2: [2, 1], 3: [3], 5: [3]}[chunk]

@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from posetraj_jax import sharding
 from posetraj_jax.errors import UserError
+from tests.meshes import mesh_of
 
 
 def spec_of(path_tree, mesh):
@@ -20,23 +21,23 @@ def leaf(*shape):
 
 def test_the_mesh_is_auto():
     """Explicit axes, the default of jax.make_mesh, raise at temporal reshapes and gathers."""
-    mesh = sharding.make_mesh(2, 4)
+    mesh = mesh_of(2, 4)
     assert mesh.axis_types == (AxisType.Auto, AxisType.Auto)
     assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
 
 
 def test_minus_one_takes_the_rest():
-    assert dict(sharding.make_mesh(-1, 4).shape) == {"data": 2, "fsdp": 4}
+    assert dict(mesh_of(-1, 4).shape) == {"data": 2, "fsdp": 4}
 
 
 def test_a_mesh_that_does_not_fit_is_refused_with_the_numbers():
     with pytest.raises(UserError, match="8 devices") as caught:
-        sharding.make_mesh(3, 2)
+        mesh_of(3, 2)
     assert "3 x 2 = 6" in str(caught.value)
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_both_numbers():
-    mesh = sharding.make_mesh(2, 4)
+    mesh = mesh_of(2, 4)
     sharding.check_batch(16, mesh)
     with pytest.raises(UserError, match="batch_size = 9") as caught:
         sharding.check_batch(9, mesh)
@@ -45,7 +46,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_both_numbers():
 
 
 def test_kernels_split_their_outputs_and_the_rest_is_whole():
-    mesh = sharding.make_mesh(2, 4)
+    mesh = mesh_of(2, 4)
     tree = {
         "conv": {"kernel": leaf(3, 3, 8, 16), "bias": leaf(16)},
         "to_rgb": {"kernel": leaf(3, 3, 8, 3)},
@@ -62,7 +63,7 @@ def test_kernels_split_their_outputs_and_the_rest_is_whole():
 
 def test_a_leaf_that_no_row_covers_is_an_error():
     with pytest.raises(LookupError, match="mystery"):
-        sharding.parameter_shardings({"mystery": leaf(4)}, sharding.make_mesh(2, 4))
+        sharding.parameter_shardings({"mystery": leaf(4)}, mesh_of(2, 4))
 
 
 @pytest.mark.parametrize("variant", ["svd", "tiny"])
@@ -71,7 +72,7 @@ def test_the_table_covers_every_network(variant):
 
     skips = {"svd": 12, "tiny": 8}[variant]
     options = ModelOptions(variant, (1,) * skips, "batch_major", True, "none")
-    mesh = sharding.make_mesh(2, 4)
+    mesh = mesh_of(2, 4)
     for network in build_networks(options):
         abstract = network.abstract()
         specs = jax.tree.leaves(spec_of(abstract, mesh), is_leaf=lambda x: isinstance(x, P))

@@ -12,6 +12,7 @@ from posetraj_jax import sharding, tree, weights
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.clip import CLIPVisionConfig
 from posetraj_jax.models.unet import UNetConfig
+from tests.meshes import mesh_of
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def target_of(params, dtype=jnp.float32, where=None):
 
 def test_round_trip_is_bitwise(params, tmp_path):
     weights.save(params, {"a": 1}, tmp_path / "unet")
-    where = sharding.replicated(sharding.make_mesh(2, 4))
+    where = sharding.replicated(mesh_of(2, 4))
     loaded = weights.load(tmp_path / "unet", target_of(params, where=where))
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
     assert not tree.differences(params, loaded)
@@ -37,7 +38,7 @@ def test_round_trip_is_bitwise(params, tmp_path):
 
 def test_loads_sharded_and_in_another_type(params, tmp_path):
     weights.save(params, {}, tmp_path / "unet")
-    mesh = sharding.make_mesh(2, 4)
+    mesh = mesh_of(2, 4)
     target = jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=where),
         params,
@@ -51,7 +52,7 @@ def test_loads_sharded_and_in_another_type(params, tmp_path):
 
 def test_misfits_are_all_named(params, tmp_path):
     weights.save(params, {}, tmp_path / "unet")
-    wanted = target_of(params, where=sharding.replicated(sharding.make_mesh(2, 4)))
+    wanted = target_of(params, where=sharding.replicated(mesh_of(2, 4)))
     wanted["down_blocks"]["3"]["kernel"] = jax.ShapeDtypeStruct((8, 4), jnp.float32)
     wanted["conv_out"] = {"bias": wanted["conv_in"].pop("bias")}
     with pytest.raises(UserError) as caught:
@@ -74,7 +75,7 @@ def test_a_damaged_folder_is_named(tmp_path, params):
     for path in (tmp_path / "unet" / "params").iterdir():
         if path.is_file():
             path.write_text("damaged")
-    where = sharding.replicated(sharding.make_mesh(2, 4))
+    where = sharding.replicated(mesh_of(2, 4))
     with pytest.raises(UserError, match="cannot read the weights"):
         weights.load(tmp_path / "unet", target_of(params, where=where))
 

@@ -10,6 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from posetraj_jax.nn.attention_kernels import Attention
+from posetraj_jax.nn.convolutions import convolve_halving
+from posetraj_jax.sharding import WHOLE, is_split, whole
+
 Remat = Literal["none", "blocks", "dots"]
 Initializer = Callable[..., Any]
 
@@ -18,6 +22,12 @@ OVER_FRAME = (-3, -2)
 OVER_CLIP = (-4, -3, -2)
 
 BLOCK = 2**22
+
+POLICIES = {
+    "none": jax.checkpoint_policies.save_anything_except_these_names(WHOLE),
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+}
 
 zeros = jax.nn.initializers.zeros
 
@@ -34,10 +44,23 @@ class Make:
     would take XLA a minute to compile for a tiny network.
     """
 
-    def __init__(self, key: Any, dtype: Any, remat: Remat, *, still: bool = False):
-        self.dtype, self.remat, self.still = dtype, remat, still
+    def __init__(
+        self,
+        key: Any,
+        dtype: Any,
+        remat: tuple[Remat, ...] = ("none",),
+        *,
+        still: bool = False,
+        attention: Attention = "xla",
+    ):
+        self.dtype, self.still, self.attention = dtype, still, attention
+        self._remat = remat
         self._key, self._num_blocks = key, 0
         self._block, self._used = jnp.zeros((0,)), 0
+
+    def remat(self, level: int) -> Remat:
+        """What the backward pass recomputes at a level; one policy may stand for all levels."""
+        return self._remat[level if len(self._remat) > 1 else 0]
 
     def params(self) -> None:
         """No key: flax asks for one before every initialiser, but the ones given here need none."""
@@ -57,7 +80,8 @@ class Make:
     ) -> nnx.Linear:
         """A matrix on the last axis."""
         init = kernel_init or self._kernel
-        return nnx.Linear(d_in, d_out, use_bias=bias, kernel_init=init, dtype=self.dtype, rngs=self)
+        options = {"use_bias": bias, "kernel_init": init, "dtype": self.dtype}
+        return nnx.Linear(d_in, d_out, **options, promote_dtype=_in_use, rngs=self)
 
     def conv(
         self, c_in: int, c_out: int, kernel: tuple[int, ...] = (3, 3), **options: Any
@@ -67,8 +91,15 @@ class Make:
         Pads k // 2 on both sides as PyTorch does: "SAME" would pad a stride-2 kernel elsewhere.
         `options` (`strides`, `padding`, `use_bias`, `kernel_init`) go to `nnx.Conv`.
         """
-        defaults = {"padding": [(k // 2, k // 2) for k in kernel], "kernel_init": self._kernel}
-        return nnx.Conv(c_in, c_out, kernel, **defaults | options, dtype=self.dtype, rngs=self)
+        defaults = {
+            "padding": [(k // 2, k // 2) for k in kernel],
+            "kernel_init": self._kernel,
+            "dtype": self.dtype,
+            "promote_dtype": _in_use,
+        }
+        if options.get("strides") == 2:
+            defaults["conv_general_dilated"] = convolve_halving
+        return nnx.Conv(c_in, c_out, kernel, **defaults | options, rngs=self)
 
     def layer_norm(self, d: int) -> nnx.LayerNorm:
         """Layer normalisation with float32 statistics and eps 1e-5."""
@@ -81,6 +112,12 @@ class Make:
     def _kernel(self, key: None, shape: tuple[int, ...], dtype: Any) -> Array:
         fan_in = math.prod(shape[:-1])
         return self.uniform(shape, fan_in**-0.5).astype(dtype)
+
+
+def _in_use(arrays: tuple[Any, Any, Any], *, dtype: Any) -> tuple[Any, ...]:
+    """Input, kernel and bias of a layer in the compute type; the kernel whole, wherever it lies."""
+    x, kernel, bias = (each if each is None else jnp.asarray(each) for each in arrays)
+    return x.astype(dtype), whole(kernel, dtype), bias if bias is None else bias.astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -149,9 +186,9 @@ def checkpointed(block: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
     """`block`, recomputed in the backward pass as `remat` says.
 
     "none" stores what autodiff wants, "blocks" stores the block's inputs only, "dots" also the
-    results of matrix products and convolutions. Values and gradients are the same.
+    results of matrix products and convolutions. Values and gradients are the same. Whatever it
+    says, kernels that were gathered from other devices are gathered again, not kept.
     """
-    if remat == "none":
+    if remat == "none" and not is_split():
         return block
-    policy = jax.checkpoint_policies.dots_saveable if remat == "dots" else None
-    return jax.checkpoint(lambda *args: block(*args), policy=policy)
+    return jax.checkpoint(lambda *args: block(*args), policy=POLICIES[remat])

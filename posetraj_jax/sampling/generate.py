@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 
 from posetraj_jax import generation, provenance, sharding
@@ -89,7 +90,7 @@ def generate_many(
     total, done = len(batches) * settings.num_inference_steps, 0
     record = _record_of(model)
     options = sampling_options(model, settings)
-    program = program_of(model.networks, options)
+    program = program_of(model, options)
     for first in batches:
         chosen = np.minimum(np.arange(first, first + at_a_time), len(requests) - 1)
         batch = make_batch([requests[i] for i in chosen], settings)
@@ -149,8 +150,8 @@ def sampling_options(model: Model, settings: Settings) -> SamplingOptions:
     )
 
 
-def program_of(networks: Networks, options: SamplingOptions) -> Program:
-    """The compiled sampler of these networks; numbers that may change do not make a new one."""
+def program_of(model: Model, options: SamplingOptions) -> Program:
+    """The compiled sampler of a model; numbers that may change do not make a new one."""
     plain = replace(
         options,
         steps=1,
@@ -159,9 +160,9 @@ def program_of(networks: Networks, options: SamplingOptions) -> Program:
         controlnet_scale=1.0,
         conditioning=replace(options.conditioning, noise_aug_strength=0.0, motion_bucket_id=0.0),
     )
-    return _program(networks, plain)
+    return _program(model.networks, plain, model.mesh)
 
 
 @lru_cache(maxsize=4)
-def _program(networks: Networks, options: SamplingOptions) -> Program:
-    return generation.make_program(networks, options)
+def _program(networks: Networks, options: SamplingOptions, mesh: Mesh) -> Program:
+    return generation.make_program(networks, options, mesh)

@@ -115,7 +115,7 @@ def _mesh(fsdp: int) -> Mesh:
             got=f"{fsdp}",
             fix="change --fsdp, or leave it out: then every device holds all weights",
         )
-    return sharding.make_mesh(-1, fsdp)
+    return sharding.make_mesh(sharding.MeshOptions(-1, fsdp))
 
 
 def _compute_type(dtype: str) -> Any:

@@ -57,8 +57,8 @@ class FixedClips:
         self, networks: Networks, mesh: Mesh, examples: Sequence[Example], options: WatchOptions
     ):
         self._examples, self._mesh, self._options = examples, mesh, options
-        self._program = generation.make_program(networks, options.sampling)
-        self._losses = jax.jit(partial(_losses, networks=networks, options=options))
+        self._program = generation.make_program(networks, options.sampling, mesh)
+        self._losses = sharding.jit(partial(_losses, networks=networks, options=options), mesh)
 
     def evaluate(self, params: Any, frozen: Parameters) -> dict[str, float]:
         """Mean losses, nothing dropped, over all clips and in each band of the noise density.

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from posetraj_jax import config, data, published, runs
@@ -15,7 +14,7 @@ from posetraj_jax.data.records import MAKE_DATA
 from posetraj_jax.diffusion.noise import NoiseOptions
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.generation import SamplingOptions
-from posetraj_jax.models.networks import ModelOptions, options_of
+from posetraj_jax.models.networks import ModelOptions, options_of, suited_to
 from posetraj_jax.published import ImageStatistics, SigmaRange
 from posetraj_jax.training.fixed_clips import WatchOptions
 from posetraj_jax.training.loop import Schedule
@@ -45,7 +44,7 @@ class TrainingOptions:
 
 
 def from_config(c: ConfigDict) -> TrainingOptions:
-    """Reads a validated config.
+    """Reads a validated config, for the devices at hand.
 
     Raises:
       UserError: the config names no weights or no data, with the commands that make them; or the
@@ -54,10 +53,10 @@ def from_config(c: ConfigDict) -> TrainingOptions:
     _require_inputs(c)
     _require_one_process()
     sigmas, image_statistics = _published(c)
-    step, dtype = step_options(c, image_statistics), _compute_dtype(c.model.dtype)
+    step, model = step_options(c, image_statistics), model_options(c, jax.default_backend())
     return TrainingOptions(
-        model=options_of(config.flatten(c), dtype),
-        initial=_initial(c),
+        model=model,
+        initial=initial_options(c),
         data=DataOptions(
             **{**c.data, **_data_paths(c)},
             **_batching(c),
@@ -66,7 +65,7 @@ def from_config(c: ConfigDict) -> TrainingOptions:
                 clip_range=c.conditioning.clip_range,
                 image_mean=image_statistics.mean,
                 image_std=image_statistics.std,
-                dtype=dtype.name,
+                dtype=model.dtype.name,
             ),
         ),
         step=step,
@@ -91,6 +90,15 @@ def from_config(c: ConfigDict) -> TrainingOptions:
     )
 
 
+def model_options(c: ConfigDict, platform: str) -> ModelOptions:
+    """The networks of a validated config on a platform of JAX: cpu, gpu or tpu.
+
+    Raises:
+      UserError: the config names an attention kernel of another platform.
+    """
+    return options_of(config.flatten(c), **suited_to(platform, c.model.dtype, c.model.attention))
+
+
 def step_options(c: ConfigDict, image_statistics: ImageStatistics) -> StepOptions:
     """What the compiled step of a validated config depends on; nothing is read."""
     camera = CameraOptions(c.camera.normalise, c.camera.drop) if c.camera.enabled else None
@@ -105,7 +113,8 @@ def step_options(c: ConfigDict, image_statistics: ImageStatistics) -> StepOption
     )
 
 
-def _initial(c: ConfigDict) -> InitialOptions:
+def initial_options(c: ConfigDict) -> InitialOptions:
+    """Where what trains comes from; nothing is read."""
     return InitialOptions(
         stage=c.stage,
         init_from=c.init_from,
@@ -177,10 +186,3 @@ def _data_paths(c: ConfigDict) -> dict[str, str]:
 def _batching(c: ConfigDict) -> dict[str, int]:
     """Clips that are read for one optimizer step."""
     return {"batch_size": c.batch_size * c.optim.accumulate, "seed": c.seed}
-
-
-def _compute_dtype(name: str):
-    """float32 on CPU, where XLA does not speed up bfloat16; bfloat16 elsewhere; or as named."""
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)

@@ -30,7 +30,7 @@ class TrainState(NamedTuple):
         return self.ema or self.params
 
 
-def plan(
+def lay_out(
     params: Any, optimizer: optax.GradientTransformation, mesh: Mesh, *, averages: bool
 ) -> tuple[Callable[[Any], TrainState], TrainState]:
     """How the state before step 0 is made, and what it looks like.

@@ -31,6 +31,7 @@ from tests.convert_weights.published_folder import (
     refused,
     twin,
 )
+from tests.meshes import mesh_of
 
 ENCODER_FILE = "image_encoder/model.safetensors"
 
@@ -184,7 +185,7 @@ def test_a_variant_needs_the_unet(source):
 def test_what_was_converted_loads_onto_several_devices(published, modules, tmp_path):
     convert(published, tmp_path / "weights", "--only", "vae")
     abstract = NETWORKS["vae"].abstract()
-    mesh = sharding.make_mesh(1, 8)
+    mesh = mesh_of(1, 8)
     target = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         abstract,

@@ -25,6 +25,7 @@ from posetraj_jax.models.networks import build_networks
 from posetraj_jax.training import options
 from tests import quick
 from tests.encoded_clips import WITHOUT_BOX, config, write_clips
+from tests.meshes import one_device
 
 ROOT = Path(__file__).parents[2]
 LENGTHS = (5, 3, 6, 2, 4)
@@ -54,7 +55,7 @@ def test_the_file_holds_what_the_encoders_say_of_each_frame(clips, folder):
     o = options.from_config(config(clips))
     networks, source = build_networks(o.model), open_source(clips)
     key = pretrained.root_keys(0).frozen
-    mesh = encode_latents.sharding.make_mesh(1, 1, jax.devices()[:1])
+    mesh = one_device()
     encoders = networks.encoders(pretrained.frozen_parameters(networks, mesh, "", key))
 
     @jax.jit

@@ -11,6 +11,7 @@ from posetraj_jax.models.networks import ModelOptions, Parameters, build_network
 from posetraj_jax.published import ImageStatistics, SigmaRange
 from posetraj_jax.sampling import TINY, Model
 from posetraj_jax.tree import flatten, unflatten
+from tests.meshes import mesh_of
 
 
 @functools.cache
@@ -20,7 +21,7 @@ def micro_model(devices: int = 1) -> Model:
     keys = jax.random.split(jax.random.key(0), 4)
     drawn = [network.init(key) for network, key in zip(networks, keys, strict=True)]
     parameters = Parameters(*drawn)._replace(controlnet=_awake(drawn[1]))
-    mesh = sharding.make_mesh(-1, 1, jax.devices()[:devices])
+    mesh = mesh_of(-1, 1, devices=jax.devices()[:devices])
     placed = jax.device_put(parameters, sharding.parameter_shardings(parameters, mesh))
     options = ConditioningOptions(
         **config.default().conditioning, image_statistics=ImageStatistics()

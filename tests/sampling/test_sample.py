@@ -299,7 +299,7 @@ def test_settings_are_all_that_it_takes_to_make_it_again(place, narrow):
     one, two = (video.read_video(place / name)[0] for name in ("one", "two"))
     np.testing.assert_array_equal(one, two)
     assert said.pop("camera") is None
-    assert said.pop("devices") == {"kind": "cpu", "data": 1, "fsdp": 1}
+    assert said.pop("devices") == {"kind": "cpu", "data": 1, "fsdp": 1, "context": 1}
     made_with = said.pop("made_with")
     assert {*provenance.PACKAGES, "git", "numpy", "pillow"} < set(made_with)
     assert made_with["jax"] == jax.__version__

@@ -19,6 +19,7 @@ from posetraj_jax.generation import Noise, SamplingOptions
 from posetraj_jax.models.networks import Networks, Parameters, build_networks
 from posetraj_jax.structs import Batch
 from posetraj_jax.training.options import from_config
+from tests.meshes import one_device
 from tests.parity import paired
 from tests.published import SVD_SCHEDULER
 
@@ -140,7 +141,7 @@ def ours(name: str) -> tuple[list[np.ndarray], np.ndarray]:
         fps=np.full(1, FPS, np.float32),
     )
     noise = Noise(jnp.asarray(given.latent_noise[None]), jnp.asarray(given.image_noise[None]))
-    program = generation.make_program(networks, sampling)
+    program = generation.make_program(networks, sampling, one_device())
     with jax.default_matmul_precision("highest"):
         made = []
         for latents in generation.generate(program, params, batch, noise, sampling):
@@ -175,7 +176,7 @@ def test_what_is_compared_matters(one, other):
 def test_chunks_of_the_decoder_matter():
     """So the comparison above is of the same chunks."""
     networks, params, _, sampling = pairs_of(CASES["corrected"])
-    program = generation.make_program(networks, sampling)
+    program = generation.make_program(networks, sampling, one_device())
     latents = jnp.asarray(ours("corrected")[0][-1][None])
     whole = generation.decode(program, params, latents)[0]
     assert np.abs(whole.astype(int) - ours("corrected")[1].astype(int)).max() > MOST_LEVELS

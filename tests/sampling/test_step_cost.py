@@ -41,7 +41,7 @@ def test_nothing_leaves_the_device_within_a_step():
     picture = np.zeros((64, 64, 3), np.uint8)
     batch = make_batch([read_request(picture, [[10, 10], [50, 40]], settings)], settings)
     options = sampling_options(model, settings)
-    program = program_of(model.networks, options)
+    program = program_of(model, options)
     noise = program.draw(jax.random.split(jax.random.key(0), 1), batch)
     numbers = generation.scalars(options, 3)
     start = program.begin(model.parameters, batch, noise, numbers)

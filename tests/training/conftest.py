@@ -23,7 +23,7 @@ from posetraj_jax.training import initial
 from posetraj_jax.training.loss import NoisedClips, SpatialPromotion
 from posetraj_jax.training.optimizer import OptimizerOptions, make_optimizer
 from posetraj_jax.training.origin import InitialOptions
-from posetraj_jax.training.state import plan
+from posetraj_jax.training.state import lay_out
 from posetraj_jax.training.step import StepOptions
 from tests import parity
 
@@ -156,7 +156,7 @@ def start(
     frozen = pretrained.frozen_parameters(networks, mesh, "", jax.random.key(0))
     optimizer = make_optimizer(optim)
     shapes = initial.abstract_params(networks, options)
-    begin, _ = plan(shapes, optimizer, mesh, averages=optim.ema_decay > 0)
+    begin, _ = lay_out(shapes, optimizer, mesh, averages=optim.ema_decay > 0)
     params = initial.initial_params(networks, frozen, None, mesh, jax.random.key(1), options)
     state = begin(params)
     frozen = initial.without_trained(frozen, options)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_prep import encode_latents
-from posetraj_jax import generation, pretrained, sharding, train
+from posetraj_jax import generation, pretrained, train
 from posetraj_jax.data.pipeline import eval_examples, stack
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import Networks, Parameters, build_networks
@@ -20,6 +20,7 @@ from posetraj_jax.training.fixed_clips import write_comparison
 from posetraj_jax.training.loss import NoisedClips, clip_losses, noise_clips
 from posetraj_jax.training.options import TrainingOptions
 from tests.encoded_clips import config, write_clips
+from tests.meshes import one_device
 from tests.training.conftest import redrawn
 
 ROUNDING = 2.0**-8
@@ -43,7 +44,10 @@ def setup(tmp_path_factory) -> Setup:
     clips = write_clips(folder / "clips", (5, 4))
     encode_latents.run(config(clips), folder / "latents")
     o = options.from_config(config(clips, **{"data.latents": folder / "latents"}))
-    networks, mesh = build_networks(o.model), sharding.make_mesh(1, 1, jax.devices()[:1])
+    networks, mesh = (
+        build_networks(o.model),
+        one_device(),
+    )
     keys = pretrained.root_keys(0)
     frozen = pretrained.frozen_parameters(networks, mesh, "", keys.frozen)
     controlnet = initial.initial_params(networks, frozen, None, mesh, keys.init, o.initial)
@@ -156,7 +160,7 @@ def test_neither_training_nor_sampling_needs_the_image_encoder(setup, noise):
     batch = batch_of(setup, cached=True)
     jax.tree.map(np.testing.assert_array_equal, noise(batch, parameters), noise(batch))
     sampling = setup.options.watch.sampling
-    program = generation.make_program(setup.networks, sampling)
+    program = generation.make_program(setup.networks, sampling, one_device())
     drawn = program.draw(jax.random.split(jax.random.key(0), 2), batch)
     numbers = generation.scalars(sampling, batch.maps_uint8.shape[1])
     start = program.begin(parameters, batch, drawn, numbers)

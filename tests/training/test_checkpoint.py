@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from posetraj_jax import sharding
 from posetraj_jax.errors import UserError
 from posetraj_jax.training import checkpoint
 from posetraj_jax.training.checkpoint import Checkpoints
+from tests.meshes import mesh_of, one_device
 from tests.training.conftest import OPTIM, abstract_of, start
 
 
@@ -36,7 +36,7 @@ def save_and_wait(checkpoints, state):
 
 @pytest.fixture(scope="module")
 def state(networks):
-    return start(networks, sharding.make_mesh(2, 4))[0]
+    return start(networks, mesh_of(2, 4))[0]
 
 
 def test_restores_bitwise_on_another_mesh_with_its_data(state, networks, tmp_path):
@@ -46,7 +46,7 @@ def test_restores_bitwise_on_another_mesh_with_its_data(state, networks, tmp_pat
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         checkpoints.save(at_step(state, 7), batches, {"steps": 9})
     expected = next(batches)
-    other, _, _ = start(networks, sharding.make_mesh(1, 1, jax.devices()[:1]))
+    other, _, _ = start(networks, one_device())
     fresh = numbers()
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         restored = checkpoints.restore(abstract_of(other), fresh)
@@ -59,7 +59,7 @@ def test_restores_bitwise_on_another_mesh_with_its_data(state, networks, tmp_pat
 def test_a_run_without_an_average_saves_none(networks, tmp_path):
     """Neither in memory nor on the disk, and the raw parameters stand in for it."""
     optim = dataclasses.replace(OPTIM, ema_decay=0.0)
-    state, _, _ = start(networks, sharding.make_mesh(1, 1, jax.devices()[:1]), optim)
+    state, _, _ = start(networks, one_device(), optim)
     assert state.ema == {}
     assert state.averaged is state.params
     batches = numbers()

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from posetraj_jax import config, config_file, pretrained, sharding, tree, weights
+from posetraj_jax import config, config_file, pretrained, tree, weights
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import build_networks, options_of
 from posetraj_jax.training import initial
 from posetraj_jax.training.options import from_config
 from posetraj_jax.training.origin import Origin, find_origin, require_same_unet
+from tests.meshes import mesh_of, one_device
 from tests.runs import write_run
 
 STEPS = {"steps": "10"}
@@ -42,7 +43,7 @@ def stage2(tmp_path_factory):
 
 
 def start(origin, options, networks, mesh=None):
-    mesh = mesh or sharding.make_mesh(1, 1, jax.devices()[:1])
+    mesh = mesh or one_device()
     frozen = pretrained.frozen_parameters(networks, mesh, "", jax.random.key(0))
     key = jax.random.key(1)
     return frozen, initial.initial_params(networks, frozen, origin, mesh, key, options)
@@ -66,7 +67,7 @@ def test_a_run_gives_the_average_of_its_last_checkpoint(stage1):
     options, networks = setting("stage2:micro", stage1)
     origin = find_origin(options, networks)
     assert origin == Origin(stage1 / "checkpoints" / "10", "ema", unet="")
-    _, params = start(origin, options, networks, sharding.make_mesh(2, 4))
+    _, params = start(origin, options, networks, mesh_of(2, 4))
     assert all((leaf == -10).all() for leaf in jax.tree.leaves(params))
     kernel = params["conv_in"]["kernel"]
     assert kernel.addressable_shards[0].data.shape[-1] == kernel.shape[-1] // 4

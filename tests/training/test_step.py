@@ -8,23 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh
 
 from posetraj_jax import pretrained, sharding, tree
 from posetraj_jax.models.networks import ModelOptions, Parameters, build_networks
 from posetraj_jax.training import initial
 from posetraj_jax.training.loss import clip_losses, noise_clips
 from posetraj_jax.training.optimizer import make_optimizer, part_labels
-from posetraj_jax.training.state import plan
+from posetraj_jax.training.state import lay_out
 from posetraj_jax.training.step import mean_over_microbatches, train_step
+from tests.meshes import mesh_of, one_device
 from tests.training.conftest import FRAMES, INITIAL, OPTIONS, make_batch, redrawn, start
 
 KEY = jax.random.key(7)
 BATCH = make_batch(8)
-
-
-def one_device() -> Mesh:
-    return sharding.make_mesh(1, 1, jax.devices()[:1])
 
 
 def whole_step(networks, optimizer):
@@ -112,7 +108,7 @@ def test_microbatches_are_interleaved_and_averaged(count):
 
 def test_two_by_four_mesh_equals_one_device(networks, two_steps):
     """The whole step: losses, and the gradient, of which Adam's first moment holds a tenth."""
-    mesh = sharding.make_mesh(2, 4)
+    mesh = mesh_of(2, 4)
     state, frozen, optimizer = start(networks, mesh)
     step = jax.jit(whole_step(networks, optimizer))
     after, metrics = step(state, frozen, sharding.put_batch(BATCH, mesh), KEY)
@@ -131,7 +127,7 @@ def test_two_by_four_mesh_equals_one_device(networks, two_steps):
 
 
 def test_parameters_are_really_sharded(networks):
-    state, frozen, _ = start(networks, sharding.make_mesh(2, 4))
+    state, frozen, _ = start(networks, mesh_of(2, 4))
     kernel = state.params["conv_in"]["kernel"]
     assert kernel.addressable_shards[0].data.shape[-1] == kernel.shape[-1] // 4
     moments = [
@@ -152,7 +148,7 @@ def test_fine_tuning_trains_the_chosen_part_of_the_unet(part):
     options = dataclasses.replace(INITIAL, stage=0, trainable=part)
     params = initial.abstract_params(networks, options)
     optimizer = make_optimizer(OPTIONS.optim)
-    _, state = plan(params, optimizer, one_device(), averages=True)
+    _, state = lay_out(params, optimizer, one_device(), averages=True)
     trees = {name: getattr(networks, name).abstract() for name in pretrained.READY}
     frozen = initial.without_trained(Parameters(**trees, controlnet={}), options)
     assert tree.flatten(frozen.unet).keys().isdisjoint(tree.flatten(params))
