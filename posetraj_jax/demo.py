@@ -47,9 +47,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default="127.0.0.1",
         help="address that the page is served at; 0.0.0.0: to all machines (%(default)s)",
     )
-    parser.add_argument(
-        "--port", type=int, default=7860, help=f"0 to {MOST_PORT}; 0: any free one (%(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=7860, help=f"1 to {MOST_PORT} (%(default)s)")
     command_line.add_model(parser)
     command_line.add_settings(parser)
     return parser.parse_args(arguments)
@@ -68,10 +66,10 @@ def require_gradio() -> None:
 
 def require_port(port: int) -> None:
     """Refuses a number that is no port, before the model is loaded."""
-    if not 0 <= port <= MOST_PORT:
+    if not 1 <= port <= MOST_PORT:
         raise UserError(
             "The page cannot be served",
-            expected=f"--port from 0 to {MOST_PORT}",
+            expected=f"--port from 1 to {MOST_PORT}",
             got=f"{port}" if abs(port) < 10**15 else "a number of more than 15 digits",
             fix="choose another --port",
         )

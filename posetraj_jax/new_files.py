@@ -123,7 +123,8 @@ def _clashes(targets: Sequence[Path], inputs: Sequence[Path]) -> Iterator[str]:
         if any(place == os.path.realpath(path) or _is_same(target, path) for path in inputs):
             yield f"{target}: is an input, which would be lost"
         if place in wanted:
-            yield f"{target}: is wanted twice, also as {wanted[place]}"
+            other = "" if str(target) == str(wanted[place]) else f", also as {wanted[place]}"
+            yield f"{target}: is wanted twice{other}"
         wanted.setdefault(place, target)
     for place, target in wanted.items():
         for parent in Path(place).parents:

@@ -117,8 +117,9 @@ def _require_in_sight(
         top, left, height, width = _cut(size, settings)
         raise UserError(
             "Tracks lie where the video shows nothing of the picture",
-            expected=f"tracks within x {left} to {left + width}, y {top} to {top + height}: so "
-            f"much of {size[1]} x {size[0]} pixels do {settings.width} x {settings.height} show",
+            expected=f"tracks that enter x {left} to {left + width}, y {top} to {top + height}: "
+            f"a video of {settings.width} x {settings.height} shows no more of a picture of "
+            f"{size[1]} x {size[0]} pixels",
             got=listed(lost),
             fix="use --fit stretch, or a --height and --width of the picture's shape, or move "
             "these tracks; --preview shows what is cut off",

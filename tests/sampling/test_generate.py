@@ -50,13 +50,13 @@ def test_every_setting_changes_the_video(change):
 def test_numbers_do_not_compile_again():
     model = micro_model()
     first = Settings(**SMALL)
-    program = program_of(model.networks, sampling_options(model, first))
+    program = program_of(model, sampling_options(model, first))
     make()
     compiled = program.step._cache_size(), program.begin._cache_size()
     for change in ({"max_guidance_scale": 2.5}, {"fps": 9}, {"noise_aug_strength": 0.1}):
         make(**change)
         options = sampling_options(model, Settings(**SMALL | change))
-        assert program_of(model.networks, options) is program
+        assert program_of(model, options) is program
     assert (program.step._cache_size(), program.begin._cache_size()) == compiled
 
 

@@ -93,7 +93,7 @@ def test_converted_weights_bring_their_controlnet(converted, dtype):
 
 def test_weights_are_split_over_devices_and_never_whole_on_one(converted):
     model = load_model(str(converted), fsdp=4)
-    assert dict(model.mesh.shape) == {"data": 2, "fsdp": 4}
+    assert dict(model.mesh.shape) == {"data": 2, "fsdp": 4, "context": 1}
     kernel = tree.flatten(model.parameters.unet)["conv_in.kernel"]
     assert kernel.addressable_shards[0].data.shape[-1] == kernel.shape[-1] // 4
     assert sharding.batch_shards(model.mesh) == 8

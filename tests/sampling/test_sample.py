@@ -316,7 +316,7 @@ def test_help_explains_every_option(program, capsys):
     words = " ".join(text.split())
     for field in dataclasses.fields(Settings):
         assert explain(field) in words
-    assert "--port PORT 0 to 65535" in words or program is sample
+    assert "--port PORT 1 to 65535" in words or program is sample
 
 
 @pytest.mark.parametrize("module", ["sample", "floor_tracks", "data_prep.encode_latents"])
