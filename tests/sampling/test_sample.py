@@ -99,11 +99,11 @@ def test_a_preview_needs_no_weights_and_writes_nothing_else(place):
     assert files(place) == {"given/photo.png", "given/tracks.json", "out.png"}
 
 
-def test_inputs_are_never_replaced(place, monkeypatch):
+def test_inputs_are_never_replaced(place, narrow, monkeypatch):
     monkeypatch.chdir(place / "given")
     before = {path: path.read_bytes() for path in Path().iterdir()}
     Path("tracks.json").rename("photo_settings.json")
-    given = ["--image=photo.png", "--tracks=photo_settings.json", "--weights=tiny"]
+    given = ["--image=photo.png", "--tracks=photo_settings.json", "--weights=tiny", *SMALL]
     for more in (
         ["--out=photo.mp4"],
         ["--out=photo.png", "--preview"],
@@ -127,10 +127,11 @@ def test_inputs_are_never_replaced(place, monkeypatch):
     ],
     ids=" ".join,
 )
-def test_videos_that_would_replace_each_other_are_refused(place, monkeypatch, outs):
+def test_videos_that_would_replace_each_other_are_refused(place, narrow, monkeypatch, outs):
     monkeypatch.chdir(place / "given")
     before = files(place)
     given = ["--image", "photo.png", "photo.png", "--tracks=tracks.json", "--weights=tiny"]
+    given += SMALL
     with pytest.raises(UserError, match=r"wanted twice|which is written too"):
         sample.main([*given, "--out", *outs])
     assert files(place) == before
