@@ -1,4 +1,4 @@
-"""Encodes every frame of a dataset once, so that training reads latents instead of pixels.
+r"""Encodes every frame of a dataset once, so that training reads latents instead of pixels.
 
     python -m data_prep.encode_latents --config configs/stage2.py \
         --config.weights=WEIGHTS_FOLDER --config.data.path=CLIPS_FOLDER

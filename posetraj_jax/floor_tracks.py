@@ -1,12 +1,12 @@
-"""Writes the track of a motion over the floor, in metres, as a known camera sees it.
+r"""Writes the track of a motion over the floor, in metres, as a known camera sees it.
 
     python -m posetraj_jax.floor_tracks --size 576 320 --start 288 250 --motion circle \
-        --radius 0.6 --angle 180 --direction 90 --frames 14 --out tracks.json
+        --radius 0.6 --angle 180 --direction 90 --num_frames 14 --out tracks.json
 
 The start is the pixel where the object touches the floor. Directions are degrees counter-clockwise
 as seen from above: 0 goes to the right, 90 away from the camera. The camera is PoseTraj-10K's
-unless --height, --pitch and --focal or --hfov say otherwise. --preview draws the track, and the
-object as a box, over --image, whose size is then that of the track.
+unless --camera_height, --pitch and --focal or --hfov say otherwise. --preview draws the track, and
+the object as a box, over --image, whose size is then that of the track.
 """
 
 import argparse
@@ -17,7 +17,8 @@ import numpy as np
 
 from posetraj_jax import errors, video
 from posetraj_jax.errors import UserError
-from posetraj_jax.trajectories import draw_preview, rounded, write_tracks
+from posetraj_jax.new_files import new_files, require_places
+from posetraj_jax.trajectories import as_json, draw_preview, parse_tracks, rounded, write_tracks
 from posetraj_jax.trajectories import floor_motion as motions
 from posetraj_jax.trajectories.checks import size_problem
 from posetraj_jax.trajectories.floor_camera import (
@@ -35,24 +36,37 @@ GREY = 128
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, writes the track and its preview, and returns the exit code."""
     o = _make_parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+    outs = [o.out] if o.preview is None else [o.out, o.preview]
+    problem = o.preview and video.picture_problem(o.preview)
+    require_places(
+        "The track cannot be written there",
+        outs,
+        [o.image] if o.image else [],
+        [problem] if problem else [],
+    )
     image = video.read_image(o.image) if o.image else None
     size = _size(o.size, image)
     camera = make_camera(
-        size, height_m=o.height, pitch_deg=o.pitch, focal_px=o.focal, hfov_deg=o.hfov
+        size, height_m=o.camera_height, pitch_deg=o.pitch, focal_px=o.focal, hfov_deg=o.hfov
     )
     motion = motions.FloorMotion(o.motion, o.radius, o.length, o.angle, o.direction, o.heading)
-    track = motions.move_over_floor(camera, motion, tuple(o.start), o.frames)
-    if o.preview:  # before the track is written: a box may reach behind the camera
-        picture = _preview(camera, track, tuple(o.box), image)
-        print(video.write_image(o.preview, picture))
-    print(write_tracks(o.out, rounded(motions.floor_track_file(track, camera))))
+    track = motions.move_over_floor(camera, motion, tuple(o.start), o.num_frames)
+    track_file = rounded(motions.floor_track_file(track, camera))
+    parse_tracks(as_json(track_file), name=str(o.out))  # so that an error has the file's own name
+    picture = o.preview and _preview(camera, track, tuple(o.box), image)
+    with new_files(*outs) as partials:
+        write_tracks(partials[0], track_file)
+        if o.preview:
+            video.write_image(partials[1], picture)
+    print(*outs, sep="\n")
     return 0
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    summary, _, _ = __doc__.partition("\n")
     parser = argparse.ArgumentParser(
-        prog="python -m posetraj_jax.floor_tracks", description=summary
+        prog="python -m posetraj_jax.floor_tracks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     default = motions.FloorMotion()
 
@@ -69,7 +83,7 @@ def _make_parser() -> argparse.ArgumentParser:
         help="pixel, on the floor",
     )
     add("--motion", choices=motions.MOTIONS, required=True, help="the curve")
-    add("--frames", type=int, default=14, help="of the video")
+    add("--num_frames", type=int, default=14, help="frames of the video")
     add("--radius", type=float, default=default.radius_m, help="metres: circle and S")
     add(
         "--angle",
@@ -87,7 +101,12 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar=("W", "H"),
         help="pixels; default: the image's, or 576 320",
     )
-    add("--height", type=float, default=OFFICIAL_HEIGHT_M, help="metres, of the camera")
+    add(
+        "--camera_height",
+        type=float,
+        default=OFFICIAL_HEIGHT_M,
+        help="metres, of the camera above the floor",
+    )
     add("--pitch", type=float, default=OFFICIAL_PITCH_DEG, help="degrees downwards, of the camera")
     add("--focal", type=float, help="focal length in pixels; default: the official camera's")
     add("--hfov", type=float, help="horizontal field of view in degrees, instead of --focal")

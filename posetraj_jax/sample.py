@@ -1,13 +1,14 @@
-"""Makes videos of pictures and tracks: one picture and drawn trajectories become a video.
+r"""Makes videos of pictures and tracks: one picture and drawn trajectories become a video.
 
     python -m posetraj_jax.sample --weights WEIGHTS --controlnet RUN --image photo.jpg \
         --tracks tracks.json --out video.mp4
 
 The suffix of --out says how it is written: .mp4 (H.264), .gif, or none for a folder of PNG files.
-Beside it come the same video with its tracks drawn and a JSON of all settings. Several --image need
-as many --tracks (or one for all) and as many --out. --preview writes the picture with its tracks to
---out and nothing else, dark where --fit crop cuts it off; it needs no weights. docs/tracks.md has
-the format of tracks.
+Beside video.mp4 come video_tracks.mp4, the same with its tracks drawn, and video_settings.json,
+all that it takes to make it again. Several --image need as many --tracks (or one for all) and as
+many --out. --preview writes the picture with its tracks to --out (.png, .jpg, .webp) and nothing
+else, dark where --fit crop cuts it off; it needs no weights. docs/tracks.md has the format of
+tracks.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from posetraj_jax import errors, video
 from posetraj_jax.errors import UserError
+from posetraj_jax.new_files import new_files, require_places
 from posetraj_jax.sampling import (
     Settings,
     command_line,
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     require_counts(o.image, tracks, o.out)
     if o.preview:
         return preview(o.image, tracks, o.out, settings)
-    outputs.require_writable(o.out)
+    outputs.require_writable(o.out, inputs_of(o))
     requests = [
         read_request(image, path, settings, o.camera)
         for image, path in zip(o.image, tracks, strict=True)
@@ -54,7 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
 
         made = generate_many(requests, model, settings, progress)
         for number, (each, out) in enumerate(zip(made, o.out, strict=True)):
-            each.settings.update(image=str(o.image[number]), tracks=str(tracks[number]))
+            each.settings.update(
+                image=str(o.image[number]),
+                tracks=str(tracks[number]),
+                camera=o.camera and str(o.camera),
+            )
             for path in outputs.write(out, each):
                 bar.write(str(path))
     return 0
@@ -70,7 +76,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--image", type=Path, nargs="+", required=True, help="pictures")
     add("--tracks", type=Path, nargs="+", required=True, help="track files")
-    add("--out", type=Path, nargs="+", required=True, help=f"videos: {video.SUFFIXES}")
+    add("--out", type=Path, nargs="+", required=True, help=f"videos: {video.SUFFIXES_IN_WORDS}")
     add("--preview", action="store_true", help="only draw the tracks on the picture")
     add("--camera", type=Path, help="camera.npy as TRAM writes it, camera to world")
     command_line.add_model(parser)
@@ -89,13 +95,31 @@ def require_counts(images: list[Path], tracks: list[Path], outs: list[Path]) -> 
         )
 
 
+def inputs_of(options: argparse.Namespace) -> list[Path]:
+    """The files that are read, and must not be written."""
+    return [*options.image, *options.tracks, *([options.camera] if options.camera else [])]
+
+
 def preview(images: list[Path], tracks: list[Path], outs: list[Path], settings: Settings) -> int:
-    """Writes the pictures with their tracks drawn over them, and dark what the videos cut off."""
-    for image, path, out in zip(images, tracks, outs, strict=True):
+    """Writes the pictures with their tracks drawn over them, and dark what the videos cut off.
+
+    All are drawn before the first one is written.
+    """
+    require_places(
+        "The preview cannot be written there",
+        outs,
+        [*images, *tracks],
+        filter(None, map(video.picture_problem, outs)),
+    )
+    drawn = []
+    for image, path in zip(images, tracks, strict=True):
         picture = video.read_image(image)
         track_file = read_tracks(path, picture.shape[:2])
-        drawn = draw_preview(dim_outside(picture, settings), track_file, settings.num_frames)
-        print(video.write_image(out, drawn))
+        drawn.append(draw_preview(dim_outside(picture, settings), track_file, settings.num_frames))
+    with new_files(*outs) as partials:
+        for partial, picture in zip(partials, drawn, strict=True):
+            video.write_image(partial, picture)
+    print(*outs, sep="\n")
     return 0
 
 

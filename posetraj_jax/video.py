@@ -5,11 +5,7 @@ Frames are uint8 RGB [f h w 3] everywhere. Files appear only when they are whole
 
 import colorsys
 import itertools
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,9 +13,11 @@ import av
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageSequence, UnidentifiedImageError
 
+from posetraj_jax import picture
 from posetraj_jax.errors import UserError
+from posetraj_jax.new_files import new_files
 
 Array = np.ndarray
 
@@ -35,7 +33,9 @@ MAX_FRAMES = 2_000
 MAX_PIXELS = 64_000_000
 """Of one frame. Files can claim any size; nothing larger than this is decoded."""
 
-SUFFIXES = ".mp4, .gif, or none for a folder of PNG files"
+SUFFIXES = (".mp4", ".gif", "")
+SUFFIXES_IN_WORDS = f"{', '.join(filter(None, SUFFIXES))}, or none for a folder of PNG files"
+PICTURE_IN_WORDS = f"a picture ({', '.join(picture.FORMATS)}) of up to 8 or 16 bits a colour"
 GIF_DITHER = 10
 """Grey levels from the darkest to the brightest point of the dither pattern."""
 SUBPIXEL_BITS = 4
@@ -58,11 +58,11 @@ def write_video(path: Path | str, frames_uint8: UInt8[Array, "f h w 3"], fps: fl
         UserError: for another suffix, no frames, an fps of 0 or less, or an existing folder.
     """
     path = Path(path)
-    writers = {".mp4": _write_mp4, ".gif": _write_gif, "": _write_pngs}
+    writers = dict(zip(SUFFIXES, (_write_mp4, _write_gif, _write_pngs), strict=True))
     if path.suffix.lower() not in writers or path.is_dir():
         raise UserError(
             f"A video cannot be written to {path}",
-            expected=f"a path that ends in {SUFFIXES}, and is not an existing folder",
+            expected=f"a path that ends in {SUFFIXES_IN_WORDS}, and is not an existing folder",
             got="an existing folder" if path.is_dir() else f"suffix {path.suffix!r}",
             fix="choose another path",
         )
@@ -73,7 +73,7 @@ def write_video(path: Path | str, frames_uint8: UInt8[Array, "f h w 3"], fps: fl
             got=f"{len(frames_uint8)} frames at {fps} per second",
             fix="check what made the frames",
         )
-    with appearing_whole(path) as partial:
+    with new_files(path) as (partial,):
         writers[path.suffix.lower()](partial, frames_uint8, fps)
     return path
 
@@ -82,60 +82,59 @@ def write_image(path: Path, image_uint8: UInt8[Array, "h w 3"]) -> Path:
     """Writes one picture; its suffix says how, and its folder is made if absent.
 
     Raises:
-        UserError: for a suffix of no kind of picture.
+        UserError: for a suffix that is none of `picture.SUFFIXES`.
     """
-    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+    if problem := picture_problem(path):
         raise UserError(
             f"A picture cannot be written to {path}",
-            expected="a path that ends in .png, .jpg, or another kind of picture",
-            got=f"suffix {path.suffix!r}",
+            expected=f"a path that ends in one of {' '.join(picture.SUFFIXES)}",
+            got=problem,
             fix="choose another path",
         )
-    with appearing_whole(path) as partial:
+    with new_files(path) as (partial,):
         Image.fromarray(image_uint8).save(partial)
     return path
 
 
-def read_image(
-    path: Path | str, max_pixels: int = MAX_PIXELS, formats: Sequence[str] | None = None
-) -> UInt8[Array, "h w 3"]:
-    """Reads one picture as RGB, upright as its camera says.
+def picture_problem(path: Path) -> str | None:
+    """What is wrong with the suffix of a picture to write, if anything."""
+    if path.suffix.lower() in picture.SUFFIXES:
+        return None
+    return f"{path}: ends in none of {' '.join(picture.SUFFIXES)}"
+
+
+def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> UInt8[Array, "h w 3"]:
+    """Reads one picture as `picture.rgb_of` shows it, of one of `picture.FORMATS`.
 
     Args:
         path: of the picture.
         max_pixels: how many pixels it may have.
-        formats: the only ones to try, by Pillow's names; None: all that Pillow knows.
 
     Raises:
-        UserError: if it is absent, no picture, damaged, or too large.
+        UserError: if it is absent, no picture of these kinds, damaged, or too large.
     """
     path = Path(path)
     try:
         if not path.is_file():  # a pipe may never end
             raise ValueError("not a file" if path.exists() else "no such file")
-        with Image.open(path, formats=formats) as image:
-            _check_pixels(image.width, image.height, max_pixels)
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        with Image.open(path, formats=picture.FORMATS) as image:
+            return rgb_within(image, max_pixels)
     except READ_ERRORS as error:
         raise UserError(
             f"A picture cannot be read: {path}",
-            expected=f"a picture of at most {max_pixels:,} pixels, such as .png or .jpg",
+            expected=f"{PICTURE_IN_WORDS}, of at most {max_pixels:,} pixels",
             got=str(error),
             fix="check the path, or convert the file with a picture tool",
         ) from error
 
 
-@contextmanager
-def appearing_whole(path: Path) -> Iterator[Path]:
-    """Gives a path in a temporary folder beside the target; moves it there if all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        partial = folder / path.name
-        yield partial
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def rgb_within(image: Image.Image, max_pixels: int = MAX_PIXELS) -> UInt8[Array, "h w 3"]:
+    """A picture as `picture.rgb_of` shows it; raises one of READ_ERRORS, also if it is too large.
+
+    Nothing is decoded before the size is known.
+    """
+    _check_pixels(image.width, image.height, max_pixels)
+    return picture.rgb_of(image)
 
 
 def _write_mp4(path: Path, frames: Array, fps: float | int) -> None:
@@ -254,23 +253,22 @@ def _read_container(path: Path, max_pixels: int) -> tuple[float, Iterator[Array]
 
 
 def _read_gif(path: Path, max_pixels: int) -> tuple[float, Iterator[Array]]:
-    image = Image.open(path)
+    image = Image.open(path, formats=["GIF"])
     _check_pixels(image.width, image.height, max_pixels)
     frames = itertools.islice(ImageSequence.Iterator(image), MAX_FRAMES)
     durations_ms = [frame.info.get("duration", 0) for frame in frames]
     fps = 1000 * len(durations_ms) / sum(durations_ms) if sum(durations_ms) else 0.0
-    return fps, (np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image))
+    return fps, (picture.rgb_of(frame) for frame in ImageSequence.Iterator(image))
 
 
 def _read_folder(path: Path, max_pixels: int) -> Iterator[Array]:
     for file in sorted(filter(Path.is_file, path.iterdir()), key=lambda p: p.name):
         try:
-            image = Image.open(file)
+            image = Image.open(file, formats=picture.FORMATS)
         except (UnidentifiedImageError, IsADirectoryError):
             continue  # a note or a list beside the pictures
         with image:
-            _check_pixels(image.width, image.height, max_pixels)
-            yield np.asarray(image.convert("RGB"))
+            yield rgb_within(image, max_pixels)
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:

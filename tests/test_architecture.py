@@ -17,8 +17,8 @@ PREP_MAY_USE = r"posetraj_jax\.(data|errors|new_folder|trajectories|video)"
 LEVELS = (
     # (module pattern, package modules it may import); the first matching row holds.
     (r"posetraj_jax$", r"$^"),
-    (r"posetraj_jax\.(structs|tree|errors)$", r"$^"),
-    (r"posetraj_jax\.(json_file|new_folder)$", r"posetraj_jax\.errors$"),
+    (r"posetraj_jax\.(structs|tree|errors|picture|provenance)$", r"$^"),
+    (r"posetraj_jax\.(json_file|new_folder|new_files)$", r"posetraj_jax\.errors$"),
     (r"posetraj_jax\.published$", r"posetraj_jax\.(errors|json_file)$"),
     (r"posetraj_jax\.nn(\.|$)", r"posetraj_jax\.(structs|tree|errors|sharding|nn)(\.|$)"),
     (r"posetraj_jax\.diffusion(\.|$)", r"posetraj_jax\.(structs|tree|errors|diffusion)(\.|$)"),
@@ -28,12 +28,14 @@ LEVELS = (
     ),
     (
         r"posetraj_jax\.trajectories(\.|$)",
-        r"posetraj_jax\.(structs|tree|errors|json_file|video|data\.track_file|trajectories)(\.|$)",
+        r"posetraj_jax\.(structs|tree|errors|json_file|new_files|video|data\.track_file"
+        r"|trajectories)(\.|$)",
     ),
     (r"posetraj_jax\.flops$", r"$^"),
     (r"posetraj_jax\.config_rules$", r"posetraj_jax\.(errors|config|structs)$"),
     (r"posetraj_jax\.config_file$", r"posetraj_jax\.(errors|config|config_rules)$"),
-    (r"posetraj_jax\.(sharding|video|config)$", r"posetraj_jax\.(structs|tree|errors)$"),
+    (r"posetraj_jax\.video$", r"posetraj_jax\.(errors|new_files|picture)$"),
+    (r"posetraj_jax\.(sharding|config)$", r"posetraj_jax\.(structs|tree|errors)$"),
     (
         r"posetraj_jax\.models\.denoiser$",
         r"posetraj_jax\.(structs|tree|errors|nn|models|sharding|diffusion\.edm|diffusion$)(\.|$)",
@@ -61,7 +63,7 @@ LEVELS = (
     ),
     (
         r"posetraj_jax\.web(\.|$)",
-        r"posetraj_jax\.(data$|data\.records|errors|sampling|trajectories|video|web)(\.|$)",
+        r"posetraj_jax\.(data$|data\.records|errors|picture|sampling|trajectories|video|web)(\.|$)",
     ),
     (r"posetraj_jax\.training(\.|$)", r"posetraj_jax\.(?!train$|evaluation|configs|sampling|web)"),
     (
@@ -118,7 +120,7 @@ LIBRARIES = {
 }
 WITHOUT_JAX = (
     r"posetraj_jax\.(structs|config|config_rules|config_file|data|errors|json_file|published"
-    r"|floor_tracks|trajectories|video)(\.|$)"
+    r"|floor_tracks|new_files|picture|provenance|trajectories|video)(\.|$)"
     r"|data_prep(?!\.encode_latents$)|configs"
 )
 

@@ -19,7 +19,9 @@ def test_an_object_is_read(tmp_path):
         (b"", "JSONDecodeError"),
         (b'{"a": 1', "JSONDecodeError"),
         (b"\xff\xfe", "UnicodeDecodeError"),
-        (b"[1]", "a JSON list"),
+        (b"[1]", "it holds a list"),
+        (b"null", "it holds null"),
+        (b'"hi"', "it holds a text"),
         (b"[" * 100_000, "RecursionError"),
     ],
 )
@@ -52,7 +54,10 @@ def test_a_list_is_read_where_it_is_wanted(tmp_path):
     for text, content in (("[1, 2]", [1, 2]), ('{"a": 1}', {"a": 1})):
         (tmp_path / "a.json").write_text(text)
         assert json_file.read_object_or_list(tmp_path / "a.json", "mend it") == content
+    (tmp_path / "a.json").write_text('{"a": {"b": 1, "b": 2}}')
+    with pytest.raises(UserError, match="the key 'b' comes twice"):
+        json_file.read_object_or_list(tmp_path / "a.json", "mend it")
     (tmp_path / "a.json").write_text("3")
-    with pytest.raises(UserError, match="a JSON int") as caught:
+    with pytest.raises(UserError, match="it holds a number") as caught:
         json_file.read_object_or_list(tmp_path / "a.json", "mend it")
     assert caught.value.expected.startswith("a JSON object or a list of at most")

@@ -32,8 +32,8 @@ NOT_ROTATION = 1e-3
 """How far R^T R may be from the identity, in any entry."""
 OFF_CENTRE_PX = 1.0
 """How far the principal point may be from the middle of the picture."""
-FARTHEST = 1e4
-"""Metres from the origin: no video goes there, and float32 still tells a millimetre apart."""
+FARTHEST_CAMERA_M = 1e4
+"""From the origin: no video goes there, and float32 still tells a millimetre apart."""
 
 NUMPY_NAMES = frozenset(
     {
@@ -302,7 +302,11 @@ def _check(rotations: Array, translations: Array) -> None:
         (ROTATION, np.isfinite(rotations).all(axis=(1, 2)), "not finite"),
         (ROTATION, turned, "no rotation"),
         (TRANSLATION, np.isfinite(translations).all(axis=1), "not finite"),
-        (TRANSLATION, (np.abs(translations) <= FARTHEST).all(axis=1), f"beyond {FARTHEST:g} m"),
+        (
+            TRANSLATION,
+            (np.abs(translations) <= FARTHEST_CAMERA_M).all(axis=1),
+            f"beyond {FARTHEST_CAMERA_M:g} m",
+        ),
     ):
         if not good.all():
             raise ValueError(

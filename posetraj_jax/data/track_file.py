@@ -105,7 +105,7 @@ def _problems(name: str, track: Any) -> list[str]:
     if not LEGAL_ID.fullmatch(name):
         return [f"track {name[:20]!r}: not a panoptic id"]
     if not isinstance(track, list):
-        return [f"track {name}: a JSON {type(track).__name__}, not a list"]
+        return [f"track {name}: {json_file.name_of(track)}, not a list of [x, y]"]
     for frame, point in enumerate(track):
         if type(point) is not list or len(point) != 2:
             return [f"track {name}, frame {frame}: not a pair of numbers"]

@@ -7,36 +7,61 @@ from pathlib import Path
 
 import jax
 
-from posetraj_jax.sampling.model import TINY, Model, load_model
-from posetraj_jax.sampling.settings import FITS, Settings
+from posetraj_jax.sampling.model import DTYPES, TINY, Model, load_model
+from posetraj_jax.sampling.settings import FITS, Settings, explain
 
 NO_CACHE = "off"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "posetraj_jax/compiled"
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The options that `load` reads."""
     add = parser.add_argument
-    add("--weights", default="", help=f"folder of converted weights, or {TINY} (those of the run)")
-    add("--controlnet", default="", help="run, checkpoint or converted ControlNet (in --weights)")
-    add("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="(%(default)s)")
-    add("--fsdp", type=int, default=1, help="devices that share one copy of the weights (1)")
-    add("--compilation_cache", default=str(CACHE), help=f"folder, or {NO_CACHE} (%(default)s)")
+    add(
+        "--weights",
+        default="",
+        help=f"folder of converted weights, or {TINY}: small random networks, whose videos are "
+        "noise (what the run of --controlnet was trained with)",
+    )
+    add(
+        "--controlnet",
+        default="",
+        help="training run, one of its checkpoints, or converted ControlNet (that in --weights)",
+    )
+    add(
+        "--dtype",
+        choices=DTYPES,
+        default="auto",
+        help="of parameters and activations; auto: bfloat16 on accelerators (%(default)s)",
+    )
+    add(
+        "--fsdp",
+        type=int,
+        default=1,
+        help="devices that share one copy of the weights; divides their number (%(default)s)",
+    )
+    add(
+        "--compilation_cache",
+        default=str(default_cache()),
+        help=f"folder that keeps compiled programs for the next time, or {NO_CACHE} (%(default)s)",
+    )
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """One option for each field of Settings."""
-    default = Settings()
     for field in fields(Settings):
-        value = getattr(default, field.name)
-        choices = FITS if field.name == "fit" else None
         parser.add_argument(
             f"--{field.name}",
-            type=type(value),
-            default=value,
-            choices=choices,
-            help="(%(default)s)",
+            type=type(field.default),
+            default=field.default,
+            choices=FITS if field.name == "fit" else None,
+            help=explain(field),
         )
+
+
+def default_cache() -> Path:
+    """Where compiled programs are kept if nobody says where."""
+    # An empty variable counts as none, by the specification of XDG.
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "posetraj_jax/compiled"
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

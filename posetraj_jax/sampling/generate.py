@@ -11,7 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 
-from posetraj_jax import generation, sharding
+from posetraj_jax import generation, provenance, sharding
+from posetraj_jax.errors import UserError
 from posetraj_jax.generation import Program, SamplingOptions
 from posetraj_jax.models.networks import Networks
 from posetraj_jax.sampling.inputs import Request, make_batch, read_request
@@ -20,6 +21,9 @@ from posetraj_jax.sampling.settings import Settings
 
 SEEDS = 2**32
 """How many there are; after the last one comes 0."""
+
+DRAWING_PACKAGES = ("numpy", "pillow", "opencv-python-headless", "av")
+"""What reads pictures, draws tracks, and writes videos."""
 
 Progress = Callable[[int, int], bool]
 """Called with the denoising steps done and their number; returns False to stop."""
@@ -32,7 +36,9 @@ class Video(NamedTuple):
     tracks_px: Float[np.ndarray, "f p 2"]
     """In pixels of the frames."""
     settings: dict[str, Any]
-    """All that it takes to make it again, but for the picture and the tracks."""
+    """All that it takes to make it again, but for the picture, the tracks and the camera: the
+    fields of Settings, the model's weights, controlnet, dtype and fsdp, and what it was made on and
+    with."""
 
 
 class StoppedError(Exception):
@@ -51,10 +57,9 @@ def generate(
     """Makes one video of a picture and tracks.
 
     Args:
-        image: path of a picture, or an array [h w 3], uint8.
-        tracks: path of a track file, what such a file holds, or a TrackFile.
+        image, tracks: as `read_request` takes them.
         model: of `load_model`, which may be used again and again.
-        camera: a camera.npy as TRAM writes it.
+        camera: a camera.npy as TRAM writes it, for a model that has a camera branch.
         progress: see there.
         settings: fields of Settings.
 
@@ -76,11 +81,14 @@ def generate_many(
     A video does not depend on the others that are made with it.
 
     Raises:
+        UserError: a camera is known, and the ControlNet has no branch for it.
         StoppedError: `progress` returned False.
     """
+    _require_camera_branch(requests, model)
     at_a_time = sharding.batch_shards(model.mesh)
     batches = range(0, len(requests), at_a_time)
     total, done = len(batches) * settings.num_inference_steps, 0
+    record = _record_of(model)
     options = sampling_options(model, settings)
     program = program_of(model, options)
     for first in batches:
@@ -98,9 +106,31 @@ def generate_many(
         frames = generation.decode(program, model.parameters, latents, settings.decode_chunk_size)
         for i in range(min(at_a_time, len(requests) - first)):
             seed = (settings.seed + first + i) % SEEDS
-            said = asdict(replace(settings, seed=seed)) | dict(model.said)
+            said = asdict(replace(settings, seed=seed)) | record
             tracks = requests[first + i].trajectories.tracks_px
             yield Video(frames[i], tracks, said)
+
+
+def _require_camera_branch(requests: Sequence[Request], model: Model) -> None:
+    if model.conditioning.camera is None and any(r.camera_rt is not None for r in requests):
+        raise UserError(
+            "The camera would be ignored",
+            expected="a ControlNet with a camera branch, such as those of stage 3",
+            got=f"one without: {model.said['controlnet'] or 'a random one'}",
+            fix="give another --controlnet, or no --camera",
+        )
+
+
+def _record_of(model: Model) -> dict[str, Any]:
+    """What a video's settings say of the model, and of what computes."""
+    devices = model.mesh.devices
+    return {
+        **model.said,
+        "dtype": str(jax.tree.leaves(model.parameters.unet)[0].dtype),
+        "fsdp": model.mesh.shape["fsdp"],
+        "devices": {"kind": devices.flat[0].device_kind, **model.mesh.shape},
+        "made_with": provenance.made_with(provenance.PACKAGES + DRAWING_PACKAGES),
+    }
 
 
 def sampling_options(model: Model, settings: Settings) -> SamplingOptions:

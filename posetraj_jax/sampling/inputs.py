@@ -4,20 +4,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
+from PIL import Image
 
 from posetraj_jax import video
 from posetraj_jax.data import transforms
 from posetraj_jax.data.camera_file import read_camera
 from posetraj_jax.data.tracks import draw_maps
-from posetraj_jax.errors import UserError
+from posetraj_jax.errors import UserError, listed
 from posetraj_jax.sampling.settings import Settings
 from posetraj_jax.structs import CAMERA_NUMBERS, Batch
-from posetraj_jax.trajectories import TrackFile, Trajectories, parse_tracks, read_tracks, resample
+from posetraj_jax.trajectories import (
+    TrackFile,
+    Trajectories,
+    parse_tracks,
+    plain_content,
+    read_tracks,
+    resample,
+)
 
 Array = np.ndarray
 
+FAR_PX = 1 << 28
+"""Lines to points beyond are cut off there, which OpenCV's numbers can hold."""
 DIMMED = 3
 """How many times darker a preview shows what the video cuts off."""
 
@@ -37,28 +48,97 @@ def read_request(
     """Reads and fits what one video is made of.
 
     Args:
-        image: path of a picture, or an array [h w 3], uint8.
-        tracks: path of a track file, what such a file holds, or a TrackFile.
+        image: path of a picture, a picture of Pillow's, or an array [h w 3], uint8.
+        tracks: path of a track file, what such a file holds, also as tuples or arrays, or a
+            TrackFile.
         settings: of the video.
         camera: a camera.npy as TRAM writes it, camera to world for each frame.
 
     Raises:
         UserError: naming what cannot be used.
     """
-    picture = image if isinstance(image, np.ndarray) else video.read_image(image)
-    if isinstance(tracks, TrackFile):
-        track_file = tracks
-    elif isinstance(tracks, str | Path):
-        track_file = read_tracks(tracks, picture.shape[:2])
-    else:
-        track_file = parse_tracks(tracks, picture.shape[:2])
+    picture = _picture_of(image)
+    track_file = _track_file_of(tracks, picture.shape[:2])
     drawn = resample(track_file, settings.num_frames, picture.shape[:2])
     fitted, tracks_px = fit(picture, drawn.tracks_px, settings)
+    shown = drawn._replace(tracks_px=tracks_px)
+    _require_in_sight(shown, drawn, picture.shape[:2], settings)
     return Request(
         fitted,
-        drawn._replace(tracks_px=tracks_px),
+        shown,
         None if camera is None else read_extrinsics(camera, settings.num_frames),
     )
+
+
+def _picture_of(image: Any) -> UInt8[Array, "h w 3"]:
+    if isinstance(image, str | Path):
+        return video.read_image(image)
+    got = type(image).__name__
+    if isinstance(image, Image.Image):
+        try:
+            return video.rgb_within(image)
+        except video.READ_ERRORS as error:
+            got = str(error)
+    elif isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return image
+        got = f"an array {list(image.shape)}, {image.dtype}"
+    raise UserError(
+        "The picture cannot be used",
+        expected="the path of a picture, a picture of Pillow's, or an array [h w 3] of uint8",
+        got=got,
+        fix="give one of these, such as posetraj_jax.video.read_image(path)",
+    )
+
+
+def _track_file_of(tracks: Any, size: tuple[int, int]) -> TrackFile:
+    if isinstance(tracks, str | Path):
+        return read_tracks(tracks, size)
+    return parse_tracks(plain_content(tracks), size)
+
+
+def _require_in_sight(
+    shown: Trajectories, drawn: Trajectories, size: tuple[int, int], settings: Settings
+) -> None:
+    """Refuses tracks of which the video would show nothing.
+
+    Args:
+        shown: in pixels of the video.
+        drawn: the same in pixels of the picture.
+        size: (height, width) of the picture.
+        settings: of the video.
+    """
+    lost = [
+        f"track {number}: x {_span(path[:, 0])}, y {_span(path[:, 1])}"
+        for number, path in enumerate(drawn.tracks_px.swapaxes(0, 1))
+        if not _is_in_sight(shown.tracks_px[:, number], shown.visible[:, number], settings)
+    ]
+    if lost:
+        top, left, height, width = _cut(size, settings)
+        raise UserError(
+            "Tracks lie where the video shows nothing of the picture",
+            expected=f"tracks that enter x {left} to {left + width}, y {top} to {top + height}: "
+            f"a video of {settings.width} x {settings.height} shows no more of a picture of "
+            f"{size[1]} x {size[0]} pixels",
+            got=listed(lost),
+            fix="use --fit stretch, or a --height and --width of the picture's shape, or move "
+            "these tracks; --preview shows what is cut off",
+        )
+
+
+def _is_in_sight(points_px: Array, visible: Array, settings: Settings) -> bool:
+    """Whether any visible piece of a track is in the video, or nothing of it visible anywhere."""
+    points = np.clip(np.floor(points_px), -FAR_PX, FAR_PX).astype(int).tolist()
+    seen = np.flatnonzero(visible).tolist()
+    follows = [t for t in seen if t + 1 < len(points) and visible[t + 1]]
+    pieces = [(points[t], points[t]) for t in seen] + [(points[t], points[t + 1]) for t in follows]
+    # The borders count, as they do for tracks in a picture.
+    frame = (-1, -1, settings.width + 2, settings.height + 2)
+    return not pieces or any(cv2.clipLine(frame, start, end)[0] for start, end in pieces)
+
+
+def _span(numbers: Array) -> str:
+    return f"{numbers.min():.6g} to {numbers.max():.6g}"
 
 
 def fit(
@@ -102,7 +182,11 @@ def read_extrinsics(path: Path | str, num_frames: int) -> Float32[Array, "f 12"]
     Raises:
         UserError: it cannot be read, or has fewer frames.
     """
-    rotations, translations = read_camera(Path(path))
+    try:
+        rotations, translations = read_camera(Path(path))
+    except UserError as error:
+        fix = "give another --camera, or none: the camera is then unknown"
+        raise UserError(error.what, expected=error.expected, got=error.got, fix=fix) from error
     if len(rotations) < num_frames:
         raise UserError(
             f"The camera file is too short: {path}",

@@ -17,7 +17,6 @@ from posetraj_jax.errors import UserError
 from posetraj_jax.models.clip import CLIPVisionConfig
 from posetraj_jax.models.controlnet import ControlNetConfig
 from posetraj_jax.models.networks import (
-    ModelOptions,
     Networks,
     Parameters,
     assemble,
@@ -31,7 +30,7 @@ from posetraj_jax.runs import Trained
 
 TINY = "tiny"
 """In place of a folder of weights: small random networks, to try everything but the pictures."""
-TINY_SKIPS = 8
+DTYPES = ("auto", "bfloat16", "float32")
 
 
 class Model(NamedTuple):
@@ -43,7 +42,8 @@ class Model(NamedTuple):
     conditioning: ConditioningOptions
     sigmas: SigmaRange
     said: Mapping[str, str]
-    """What it is, for people: `weights` and `controlnet`."""
+    """What it is: `weights` and `controlnet`, as `load_model` takes them; no controlnet is a random
+    one."""
 
     @property
     def is_random(self) -> bool:
@@ -70,17 +70,19 @@ def load_model(
         weights_folder: of converted weights, or TINY; by default what the run was trained with.
         controlnet: a training run, one of its checkpoints, or a converted ControlNet; by default
             that in the folder of weights.
-        dtype: of parameters and activations: bfloat16, float32, or auto: bfloat16 on accelerators.
-        fsdp: over how many devices each network is split; the videos are spread over the rest.
+        dtype: one of DTYPES, of parameters and activations; auto is bfloat16 on accelerators.
+        fsdp: over how many devices one copy of the parameters is split, a divisor of their number.
+            The videos are spread over all devices whatever it is.
 
     Raises:
         UserError: there is no such thing, or the two do not fit.
     """
-    mesh = sharding.make_mesh(sharding.MeshOptions(-1, fsdp))
+    mesh, compute_type = _mesh(fsdp), _compute_type(dtype)
+    if weights_folder not in ("", TINY):
+        _require_weights(weights_folder, "correct --weights")
     control = _find_control(controlnet, weights_folder)
     trained = control and control.trained
-    weights_folder = weights_folder or (trained.record["weights"] if trained else "") or TINY
-    compute_type = _compute_type(dtype)
+    weights_folder = weights_folder or _weights_of(control)
     networks = _networks(weights_folder, control, compute_type)
     seed = trained.record["seed"] if trained else 0
     folder = "" if weights_folder == TINY else weights_folder
@@ -98,15 +100,70 @@ def load_model(
         sigmas = published.read_sigma_range(Path(folder).expanduser())
         statistics = published.read_image_statistics(Path(folder).expanduser())
     fields = trained.record if trained else config.flatten(config.default())
-    said = {"weights": weights_folder, "controlnet": str(control.folder) if control else "random"}
+    said = {"weights": weights_folder, "controlnet": str(control.folder) if control else ""}
     conditioning = _conditioning(fields, networks, statistics)
     return Model(networks, parameters, mesh, conditioning, sigmas, said)
 
 
+def _mesh(fsdp: int) -> Mesh:
+    count = len(jax.devices())
+    fitting = [number for number in range(1, count + 1) if count % number == 0]
+    if fsdp not in fitting:
+        raise UserError(
+            "The weights cannot be split over so many devices",
+            expected=f"--fsdp {' or '.join(map(str, fitting))}, which divide the {count} devices",
+            got=f"{fsdp}",
+            fix="change --fsdp, or leave it out: then every device holds all weights",
+        )
+    return sharding.make_mesh(sharding.MeshOptions(-1, fsdp))
+
+
 def _compute_type(dtype: str) -> Any:
+    if dtype not in DTYPES:
+        raise UserError(
+            "The networks cannot compute in this type",
+            expected=" or ".join(DTYPES),
+            got=repr(dtype),
+            fix="change --dtype",
+        )
     if dtype == "auto":
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     return jnp.dtype(dtype)
+
+
+def _require_weights(given: str, fix: str) -> None:
+    """Refuses what is no folder of converted weights."""
+    folder = Path(given).expanduser()
+    missing = [name for name in pretrained.READY if not (folder / name / weights.PARAMS).is_dir()]
+    if missing:
+        lacks = ", ".join(f"{name}/{weights.PARAMS}" for name in missing)
+        raise UserError(
+            f"{given} holds no weights to sample with",
+            expected=f"a folder of converted weights, with {', '.join(pretrained.READY)}",
+            got=f"a folder without {lacks}"
+            if folder.is_dir()
+            else "a file"
+            if folder.exists()
+            else "nothing",
+            fix=f"{fix}, or convert them: {weights.HOW_TO_CONVERT}",
+        )
+
+
+def _weights_of(control: _Control | None) -> str:
+    """The weights that a ControlNet brings if none are given."""
+    if control is None:
+        raise UserError(
+            "There are no weights to sample with",
+            expected="--weights, or the --controlnet of a training run, which knows its own",
+            got="neither",
+            fix=f"give --weights FOLDER, or --weights {TINY} to try everything with random ones",
+        )
+    if control.trained is None:
+        raise _lacks_networks(control)
+    own = control.trained.record["weights"]
+    if own:
+        _require_weights(own, f"say with --weights where those of {control.folder} are now")
+    return own or TINY
 
 
 def _find_control(controlnet: str, weights_folder: str) -> _Control | None:
@@ -159,13 +216,18 @@ def _networks(weights_folder: str, control: _Control | None, dtype: Any) -> Netw
     if control and control.trained:
         return build_networks(options_of(control.trained.record, dtype))
     if control:
-        raise UserError(
-            f"The ControlNet {control.folder} needs the networks that it steers",
-            expected="--weights with a folder of converted weights",
-            got="none",
-            fix="convert Stable Video Diffusion: python -m convert_weights.svd_to_flax",
-        )
-    return build_networks(ModelOptions(TINY, (1,) * TINY_SKIPS, dtype=dtype))
+        raise _lacks_networks(control)
+    tiny = config.tiny(config.default())
+    return build_networks(options_of(config.flatten(tiny), dtype))
+
+
+def _lacks_networks(control: _Control) -> UserError:
+    return UserError(
+        f"The ControlNet {control.folder} needs the networks that it steers",
+        expected="--weights with a folder of converted weights",
+        got="none",
+        fix=f"give --weights FOLDER; it is made with: {weights.HOW_TO_CONVERT}",
+    )
 
 
 def _require_same_unet(trained: Trained, parameters: Parameters, folder: str) -> None:

@@ -1,19 +1,15 @@
 """The folder of a run: who may use it, and the record of what made it."""
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from posetraj_jax import config_rules, json_file, weights
+from posetraj_jax import config_rules, json_file, provenance, weights
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.runs import CONFIG_FILE, UNET
-
-RECORDED_PACKAGES = ("posetraj_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
 def check(workdir: Path, flat_config: dict[str, Any]) -> None:
@@ -53,7 +49,7 @@ def claim(workdir: Path, flat_config: dict[str, Any], unet: str | None = None) -
         if unet is not None and unet != recorded:
             raise _other_unet(workdir, flat_config["weights"], recorded, unet)
         unet = recorded
-    record = {"config": flat_config, UNET: unet, "made_with": _provenance()}
+    record = {"config": flat_config, UNET: unet, "made_with": provenance.made_with()}
     text = json.dumps(record, indent=2) + "\n"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -122,22 +118,3 @@ def _refuse_changes(record: Path, flat_config: dict[str, Any]) -> None:
             got=listed(changed),
             fix="rerun the old command to resume, or start anew with another --workdir",
         )
-
-
-def _provenance() -> dict[str, str]:
-    made_with = {}
-    for package in RECORDED_PACKAGES:
-        try:
-            made_with[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            made_with[package] = "not installed"
-    return {**made_with, "git": _git_revision()}
-
-
-def _git_revision() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        git = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:  # no git on this machine
-        return "unknown"
-    return git.stdout.strip() or "not a checkout"

@@ -17,10 +17,15 @@ from posetraj_jax.trajectories.track import (
     Track,
     TrackFile,
     Trajectories,
-    from_trajectories,
     rounded,
 )
-from posetraj_jax.trajectories.track_file import as_json, parse_tracks, read_tracks, write_tracks
+from posetraj_jax.trajectories.track_file import (
+    as_json,
+    parse_tracks,
+    plain_content,
+    read_tracks,
+    write_tracks,
+)
 
 __all__ = [
     "UNIT_SIZE",
@@ -36,10 +41,10 @@ __all__ = [
     "draw_ghosts",
     "draw_preview",
     "floor_track_file",
-    "from_trajectories",
     "make_camera",
     "move_over_floor",
     "parse_tracks",
+    "plain_content",
     "read_tracks",
     "resample",
     "rounded",

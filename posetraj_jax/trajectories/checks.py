@@ -1,9 +1,11 @@
 """What is wrong with the tracks of a file, in words; nothing here looks at more than it must."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from posetraj_jax.data.track_file import FARTHEST_PX
+from posetraj_jax.json_file import name_of
 from posetraj_jax.trajectories.track import (
     KINDS,
     MOST_POINTS,
@@ -16,12 +18,8 @@ from posetraj_jax.trajectories.track import (
 )
 
 KEYS = ("points", "kind", "times", "visible")
-FARTHEST = 10_000_000
-"""Pixels, as in the official tracks; in [0, 1] as many times the picture."""
-JSON_NAMES = {
-    dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number",
-    float: "a number", type(None): "null",
-}  # fmt: skip
+MOST_NUMBERS = 10
+"""How many points at fault are named."""
 
 
 def size_problem(value: Any) -> str | None:
@@ -46,17 +44,21 @@ def track_problems(value: Any) -> Iterator[str]:
         yield f"{name_of(value)}, neither a list of [x, y] nor an object"
 
 
-def name_of(value: Any) -> str:
-    """What a value is called in JSON."""
-    return JSON_NAMES.get(type(value), type(value).__name__)
+def key_problems(value: dict, keys: Sequence[str]) -> Iterator[str]:
+    """Keys of an object that are none of those that there are."""
+    unknown = [key for key in value if type(key) is not str or key not in keys]
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        names = ", ".join(map(_key_name, unknown[:3]))
+        yield f"unknown keys {names}{more}: there are {', '.join(keys)}"
+
+
+def _key_name(key: Any) -> str:
+    return repr(key[:20]) if type(key) is str else f"of type {type(key).__name__}"
 
 
 def _object_problems(value: dict) -> Iterator[str]:
-    unknown = [key for key in value if key not in KEYS]
-    if unknown:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        names = ", ".join(repr(key[:20]) for key in unknown[:3])
-        yield f"unknown keys {names}{more}: there are {', '.join(KEYS)}"
+    yield from key_problems(value, KEYS)
     kind = value.get("kind")
     if type(kind) is not str or kind not in KINDS:
         yield f"kind: not one of {', '.join(KINDS)}"
@@ -83,14 +85,25 @@ def _point_problems(points: list, kind: str | None) -> Iterator[str]:
         yield f"{count} points: an anchor has one"
     elif kind in ("frames", "spline", PLAIN) and count == 1:
         yield 'one point only: a point that stays is {"points": [[x, y]], "kind": "anchor"}'
-    for number, point in enumerate(points):
-        if type(point) is not list or len(point) != 2:
-            yield f"point {number}: not a pair of numbers [x, y]"
-            return
-        # Never shown: a number may have thousands of digits. NaN is below nothing.
-        if not all(_is_number(x) and abs(x) <= FARTHEST for x in point):
-            yield f"point {number}: not numbers up to {FARTHEST:,}"
-            return
+    odd = [n for n, point in enumerate(points) if type(point) is not list or len(point) != 2]
+    if odd:
+        yield f"{_points(odd)}: not a pair of numbers [x, y]"
+    # Numbers are never shown: one may have thousands of digits. NaN is below nothing.
+    skipped = set(odd)
+    far = [
+        n
+        for n, point in enumerate(points)
+        if n not in skipped and not all(_is_number(x) and abs(x) <= FARTHEST_PX for x in point)
+    ]
+    if far:
+        yield f"{_points(far)}: not numbers up to {FARTHEST_PX:,}"
+
+
+def _points(numbers: list[int]) -> str:
+    """Names the first ones of some points, and how many there are besides."""
+    shown = ", ".join(map(str, numbers[:MOST_NUMBERS]))
+    more = f" and {len(numbers) - MOST_NUMBERS} more" if len(numbers) > MOST_NUMBERS else ""
+    return f"point{'s' * (len(numbers) > 1)} {shown}{more}"
 
 
 def _time_problems(times: Any, kind: str | None, count: int) -> Iterator[str]:
@@ -121,18 +134,21 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-def place_problems(track_file: TrackFile) -> Iterator[str]:
-    """Tracks that begin outside the picture, or that only another size makes sense of."""
-    height, width = track_file.size
-    picture = "[0, 1]" if track_file.size == UNIT_SIZE else f"{width} x {height} pixels"
-    for number, track in enumerate(track_file.tracks):
-        problem = _place_problem(track, track_file.size)
-        if problem:
-            yield f"track {number}: {problem} of {picture}; is the size right?"
+def place_problem(track: Track, size: tuple[int, int]) -> str | None:
+    """Says if a track begins outside the picture, whose (height, width) is then mostly wrong."""
+    height, width = size
+    picture = "[0, 1]" if size == UNIT_SIZE else f"{width} x {height} pixels"
+    problem = _place_problem(track, size)
+    return problem and f"{problem} of {picture}; is the size right?"
+
+
+def unit_problem(track_file: TrackFile) -> str | None:
+    """Says if only the size [1, 1] makes sense of all tracks."""
     if track_file.size != UNIT_SIZE and all(
         inside(track.points, UNIT_SIZE).all() for track in track_file.tracks
     ):
-        yield "all points lie in the first pixel; are they in [0, 1]? Then the size is [1, 1]"
+        return "all points lie in the first pixel; are they in [0, 1]? Then the size is [1, 1]"
+    return None
 
 
 def _place_problem(track: Track, size: tuple[int, int]) -> str | None:

@@ -18,7 +18,7 @@ OFFICIAL_FOCAL = (1000 / 720, 1000 / 480)
 """In widths and in heights of the picture: the official 720 x 480 view is stretched to any size."""
 NEAREST_M = 0.1
 """Along the optical axis; the official camera shows nothing that is nearer."""
-FARTHEST_M = 1_000.0
+FARTHEST_FLOOR_M = 1_000.0
 
 
 class FloorCamera(NamedTuple):
@@ -58,8 +58,10 @@ def make_camera(
         a sensor 36 mm wide, 720 x 480.
     """
     problems = []
-    if not 0 < height_m <= FARTHEST_M:
-        problems.append(f"height {height_m}: not above 0 and up to {FARTHEST_M:,.0f} m")
+    if not 0 < height_m <= FARTHEST_FLOOR_M:
+        problems.append(
+            f"camera height {height_m}: not above 0 and up to {FARTHEST_FLOOR_M:,.0f} m"
+        )
     if not -90 < pitch_deg <= 90:
         problems.append(f"pitch {pitch_deg}: not above -90 and up to 90 degrees")
     if focal_px is not None and hfov_deg is not None:
@@ -126,10 +128,11 @@ def floor_point(camera: FloorCamera, pixel: tuple[float, float]) -> Float[Array,
         )
     ray = np.array([*(np.array(pixel) - [width / 2, height / 2]) / camera.focal_px, 1.0])
     right, forward, up = ray @ axes(camera)
-    if not -up * FARTHEST_M > camera.height_m * float(np.hypot(right, forward)):
+    if not -up * FARTHEST_FLOOR_M > camera.height_m * float(np.hypot(right, forward)):
         raise UserError(
             "The start is not on the floor",
-            expected=f"a pixel that shows floor within {FARTHEST_M:,.0f} m: {_horizon(camera)}",
+            expected=f"a pixel that shows floor within {FARTHEST_FLOOR_M:,.0f} m: "
+            + _horizon(camera),
             got=f"({pixel[0]:g}, {pixel[1]:g})",
             fix="choose a start farther down, or a camera that looks farther down",
         )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.trajectories import floor_paths
 from posetraj_jax.trajectories.floor_camera import (
-    FARTHEST_M,
+    FARTHEST_FLOOR_M,
     Array,
     FloorCamera,
     floor_point,
@@ -138,8 +138,8 @@ def _require_motion(motion: FloorMotion, num_frames: int) -> None:
     if motion.kind not in MOTIONS:
         problems.append(f"motion {motion.kind!r}: not one of {', '.join(MOTIONS)}")
     for name, metres in (("radius", motion.radius_m), ("length", motion.length_m)):
-        if not 0 < metres <= FARTHEST_M:
-            problems.append(f"{name} {metres}: not above 0 and up to {FARTHEST_M:,.0f} m")
+        if not 0 < metres <= FARTHEST_FLOOR_M:
+            problems.append(f"{name} {metres}: not above 0 and up to {FARTHEST_FLOOR_M:,.0f} m")
     if not 0 < abs(motion.angle_deg) <= MOST_TURN_DEG:
         problems.append(f"angle {motion.angle_deg}: not up to {MOST_TURN_DEG:,.0f} degrees, or 0")
     for name, degrees in (("direction", motion.direction_deg), ("heading", motion.heading_deg)):

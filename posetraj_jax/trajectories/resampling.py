@@ -94,10 +94,14 @@ def _require_length(track_file: TrackFile, num_frames: int, start: int) -> None:
         )
 
 
+def same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (height, width) have one shape, to ASPECT_TOLERANCE."""
+    return abs(one[1] * other[0] / (one[0] * other[1]) - 1) <= ASPECT_TOLERANCE
+
+
 def _require_aspect(drawn: tuple[int, int], size: tuple[int, int]) -> None:
     """Both are (height, width)."""
-    ratio = (drawn[1] * size[0]) / (drawn[0] * size[1])
-    if drawn != UNIT_SIZE and not abs(ratio - 1) <= ASPECT_TOLERANCE:
+    if drawn != UNIT_SIZE and not same_aspect(drawn, size):
         raise UserError(
             "The tracks were drawn on a picture of another aspect ratio",
             expected=f"that of the picture, {size[1]} x {size[0]}, to {ASPECT_TOLERANCE:.0%}",

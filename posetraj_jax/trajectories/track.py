@@ -54,27 +54,6 @@ class Trajectories(NamedTuple):
     visible: Bool[Array, "f p"]
 
 
-def from_trajectories(trajectories: Trajectories, size: tuple[int, int]) -> TrackFile:
-    """The track file of known trajectories, such as a clip's.
-
-    Args:
-        trajectories: in pixels of a picture of this size.
-        size: (height, width) in pixels.
-    """
-    points, visible = trajectories.tracks_px, np.asarray(trajectories.visible)
-    return TrackFile(
-        size,
-        tuple(
-            Track(
-                _pairs(points[:, track]),
-                "frames",
-                visible=None if visible[:, track].all() else tuple(visible[:, track].tolist()),
-            )
-            for track in range(points.shape[1])
-        ),
-    )
-
-
 def rounded(track_file: TrackFile) -> TrackFile:
     """The same tracks with the decimals that anybody can see: 2 in pixels, 6 in [0, 1]."""
     decimals = UNIT_DECIMALS if track_file.size == UNIT_SIZE else PIXEL_DECIMALS

@@ -39,7 +39,7 @@ class Desk:
         self.model, self._folder = model, folder
         self._at_work = threading.Lock()
         self._guard = threading.Lock()
-        self._stops: dict[str, threading.Event] = {}
+        self._stops: dict[str, set[threading.Event]] = {}
         self._results: dict[str, Path] = {}
 
     def make(
@@ -61,7 +61,7 @@ class Desk:
         request = read_request(opened.image_uint8, tracks, settings)
         stop = threading.Event()
         with self._guard:
-            self._stops[user] = stop
+            self._stops.setdefault(user, set()).add(stop)
 
         def unless_stopped(done: int, total: int) -> bool:
             return progress(done, total) and not stop.is_set()
@@ -71,13 +71,12 @@ class Desk:
                 if stop.is_set():
                     raise StoppedError
                 (made,) = generate_many([request], self.model, settings, unless_stopped)
+            return self._keep(user, stop, made, opened, tracks)
         finally:
             with self._guard:
-                if self._stops.get(user) is stop:
+                self._stops[user].discard(stop)
+                if not self._stops[user]:
                     del self._stops[user]
-        if stop.is_set():  # nobody would remove the files of one who has left
-            raise StoppedError
-        return self._write(self._new_folder(user), made, opened, tracks)
 
     def steps(
         self, user: str, opened: Opened, tracks: TrackFile, settings: Settings
@@ -115,8 +114,8 @@ class Desk:
     def stop(self, user: str) -> None:
         """Lets the video that is being made for a user, or waits to be, end as soon as it can."""
         with self._guard:
-            if user in self._stops:
-                self._stops[user].set()
+            for stop in self._stops.get(user, ()):
+                stop.set()
 
     def leave(self, user: str) -> None:
         """Stops what a user has asked for and removes what they have got."""
@@ -126,21 +125,37 @@ class Desk:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _write(self, folder: Path, made: Video, opened: Opened, tracks: TrackFile) -> Made:
-        made.settings.update(image=PICTURE, tracks=TRACKS)
-        outputs.write(folder / VIDEO, made)
-        drawn = video.draw_polylines(made.frames_uint8, made.tracks_px)
-        video.write_video(folder / OVERLAY, drawn, made.settings["fps"])
-        video.write_image(folder / PICTURE, opened.image_uint8)
-        write_tracks(folder / TRACKS, tracks)
-        paths = outputs.paths_of(folder / VIDEO)
-        others = paths["tracks"], paths["settings"], folder / TRACKS, folder / PICTURE
-        return Made(paths["video"], folder / OVERLAY, others)
-
-    def _new_folder(self, user: str) -> Path:
+    def _keep(
+        self,
+        user: str,
+        stop: threading.Event,
+        made: Video,
+        opened: Opened,
+        tracks: TrackFile,
+    ) -> Made:
+        """Writes the files of a video in place of the user's last one, unless he has left."""
         folder = Path(tempfile.mkdtemp(dir=self._folder))
-        with self._guard:
-            before, self._results[user] = self._results.get(user), folder
-        if before is not None:
-            shutil.rmtree(before, ignore_errors=True)
-        return folder
+        unwanted = folder
+        try:
+            files = _write(folder, made, opened, tracks)
+            # Whoever leaves says stop before he has his results removed: none is forgotten.
+            with self._guard:
+                if stop.is_set():
+                    raise StoppedError
+                unwanted, self._results[user] = self._results.get(user), folder
+        finally:
+            if unwanted is not None:
+                shutil.rmtree(unwanted, ignore_errors=True)
+        return files
+
+
+def _write(folder: Path, made: Video, opened: Opened, tracks: TrackFile) -> Made:
+    made.settings.update(image=PICTURE, tracks=TRACKS, camera=None)
+    outputs.write(folder / VIDEO, made)
+    drawn = video.draw_polylines(made.frames_uint8, made.tracks_px)
+    video.write_video(folder / OVERLAY, drawn, made.settings["fps"])
+    video.write_image(folder / PICTURE, opened.image_uint8)
+    write_tracks(folder / TRACKS, tracks)
+    paths = outputs.paths_of(folder / VIDEO)
+    others = paths["tracks"], paths["settings"], folder / TRACKS, folder / PICTURE
+    return Made(paths["video"], folder / OVERLAY, others)

@@ -5,13 +5,14 @@ from pathlib import Path
 import gradio as gr
 
 from posetraj_jax.errors import UserError
+from posetraj_jax.picture import FORMATS
 from posetraj_jax.sampling import Settings
 from posetraj_jax.trajectories.track import MOST_TRACKS
 from posetraj_jax.video import track_colours
 from posetraj_jax.web import choices, words
 from posetraj_jax.web.desk import Desk
 from posetraj_jax.web.handlers import ANSWER, Handlers
-from posetraj_jax.web.pictures import FORMATS, MOST_BYTES
+from posetraj_jax.web.pictures import MOST_BYTES
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("geometry.js", "tracks.js", "canvas.js", "editor.js")

@@ -25,14 +25,12 @@ from posetraj_jax.trajectories import (
     read_tracks,
     rounded,
 )
-from posetraj_jax.trajectories.resampling import ASPECT_TOLERANCE, kind_in
+from posetraj_jax.trajectories.resampling import kind_in, same_aspect
 
 MB = 1 << 20
 MOST_BYTES = 30 * MB
 MOST_PIXELS = 50_000_000
 """Those of telephones have up to 48 million; many people's pictures share this machine."""
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-"""Pillow's other readers are rarely needed, and some of them start programs."""
 SHOWN_QUALITY = 92
 
 
@@ -63,7 +61,7 @@ def open_picture(path: Path | str, settings: Settings) -> Opened:
     path = Path(path)
     _require_bytes(path, "picture")
     with _named(path):
-        picture = video.read_image(path, MOST_PIXELS, FORMATS)
+        picture = video.read_image(path, MOST_PIXELS)
     height, width = picture.shape[:2]
     if (height - width) * (settings.height - settings.width) < 0:
         settings = replace(settings, height=settings.width, width=settings.height)
@@ -123,9 +121,9 @@ def _onto_page(
 ) -> Track:
     """A track where the page shows it, of one of the three kinds."""
     points = np.array(track.points)
-    if drawn_on != UNIT_SIZE and _same_shape(drawn_on, opened.size):
+    if drawn_on != UNIT_SIZE and same_aspect(drawn_on, opened.size):
         moved = points * (np.array(opened.size[::-1]) / drawn_on[::-1])
-    elif drawn_on == UNIT_SIZE or _same_shape(drawn_on, opened.picture_size):
+    elif drawn_on == UNIT_SIZE or same_aspect(drawn_on, opened.picture_size):
         scaled = points * (np.array(opened.picture_size[::-1]) / drawn_on[::-1])
         moved = fit_points(scaled, opened.picture_size, opened.of(settings))
     else:
@@ -138,10 +136,6 @@ def _onto_page(
         )
     pairs = tuple((float(x), float(y)) for x, y in moved)
     return track._replace(points=pairs, kind=kind_in(track, settings.num_frames))
-
-
-def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return abs(one[1] * other[0] / (one[0] * other[1]) - 1) <= ASPECT_TOLERANCE
 
 
 def _require_bytes(path: Path, what: str) -> None:

@@ -19,11 +19,12 @@ UNEXPECTED = UserError(
 def model_line(model: Model, settings: Settings) -> str:
     """What the page runs."""
     kind = model.mesh.devices.flat[0].platform
-    upright = f", or {settings.height} × {settings.width} for upright pictures"
+    shape = "wide" if settings.height > settings.width else "upright"
+    turned = f", or {settings.height} × {settings.width} for {shape} pictures"
     parts = [
         f"Weights <b>{html.escape(model.said['weights'])}</b>",
-        f"ControlNet <b>{html.escape(model.said['controlnet'])}</b>",
-        f"{settings.width} × {settings.height}{upright * (settings.width > settings.height)}",
+        f"ControlNet <b>{html.escape(model.said['controlnet'] or 'random')}</b>",
+        f"{settings.width} × {settings.height}{turned * (settings.width != settings.height)}",
         f"{model.mesh.size} {html.escape(kind)} device{'s' * (model.mesh.size > 1)}",
     ]
     noise = f'<p class="pj-noise"><b>Tiny model.</b> {NOISE}</p>' if model.is_random else ""

@@ -13,6 +13,7 @@ import pytest
 from posetraj_jax.data.track_file import FARTHEST_PX, class_of, kind_of
 from posetraj_jax.data.tracks import read_vipseg
 from posetraj_jax.errors import UserError
+from posetraj_jax.json_file import name_of
 
 SAMPLES = Path(__file__).parents[3] / "shared/fixtures/vipseg_tracks"
 SEEDS = range(10)
@@ -76,7 +77,7 @@ def in_track(value: object) -> Callable:
     def damage(tracks: Tracks, rng: random.Random) -> tuple[str, str]:
         name, _, _ = spot(tracks, rng)
         tracks[name] = value
-        return json.dumps(tracks), f"track {name}: a JSON {type(value).__name__}, not a list"
+        return json.dumps(tracks), f"track {name}: {name_of(value)}, not a list"
 
     return damage
 
@@ -127,7 +128,7 @@ DAMAGES: dict[str, Callable] = {
     "unequal-lengths": shorter,
     "cut": cut,
     "deep": whole('{"7": ' + "[" * 200_000 + "]" * 200_000 + "}", "RecursionError"),
-    "a-list": whole("[[1, 2]]", "a JSON list"),
+    "a-list": whole("[[1, 2]]", "it holds a list"),
 }
 
 

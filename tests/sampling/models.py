@@ -26,7 +26,7 @@ def micro_model(devices: int = 1) -> Model:
     options = ConditioningOptions(
         **config.default().conditioning, image_statistics=ImageStatistics()
     )
-    said = {"weights": TINY, "controlnet": "random"}
+    said = {"weights": TINY, "controlnet": ""}
     return Model(networks, placed, mesh, options, SigmaRange(), said)
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from posetraj_jax.data.camera_file import ROTATION, TRANSLATION
+from posetraj_jax.errors import UserError
 from posetraj_jax.sampling import Settings, StoppedError, generate, generate_many, read_request
 from posetraj_jax.sampling.generate import program_of, sampling_options
 from tests.sampling.models import micro_model
@@ -48,13 +50,13 @@ def test_every_setting_changes_the_video(change):
 def test_numbers_do_not_compile_again():
     model = micro_model()
     first = Settings(**SMALL)
-    program = program_of(model.networks, sampling_options(model, first))
+    program = program_of(model, sampling_options(model, first))
     make()
     compiled = program.step._cache_size(), program.begin._cache_size()
     for change in ({"max_guidance_scale": 2.5}, {"fps": 9}, {"noise_aug_strength": 0.1}):
         make(**change)
         options = sampling_options(model, Settings(**SMALL | change))
-        assert program_of(model.networks, options) is program
+        assert program_of(model, options) is program
     assert (program.step._cache_size(), program.begin._cache_size()) == compiled
 
 
@@ -77,6 +79,13 @@ def test_after_the_last_seed_comes_the_first():
     last, first = generate_many(requests, micro_model(), settings)
     assert (last.settings["seed"], first.settings["seed"]) == (2**32 - 1, 0)
     np.testing.assert_array_equal(first.frames_uint8, make())
+
+
+def test_a_camera_is_not_ignored(tmp_path):
+    fields = {ROTATION: np.stack([np.eye(3)] * 3), TRANSLATION: np.zeros((3, 3))}
+    np.save(tmp_path / "camera.npy", fields, allow_pickle=True)
+    with pytest.raises(UserError, match="The camera would be ignored"):
+        generate(PICTURE, TRACKS, micro_model(), camera=tmp_path / "camera.npy", **SMALL)
 
 
 def test_progress_is_told_and_may_stop():

@@ -10,6 +10,7 @@ from posetraj_jax.data.camera_file import ROTATION, TRANSLATION
 from posetraj_jax.errors import UserError
 from posetraj_jax.sampling import Settings, read_request
 from posetraj_jax.sampling.inputs import dim_outside, fit, make_batch
+from posetraj_jax.trajectories import Track, TrackFile
 
 SMALL = Settings(height=64, width=128, num_frames=3)
 
@@ -88,3 +89,95 @@ def test_a_camera_is_inverted_and_cut(tmp_path):
             Settings(height=64, width=128, num_frames=6),
             tmp_path / "camera.npy",
         )
+
+
+def test_a_camera_that_cannot_be_read_has_advice_for_sampling(tmp_path):
+    with pytest.raises(UserError, match=r"none\.npy(.|\n)*another --camera, or none"):
+        read_request(picture(64, 128), [[1, 1], [5, 5]], SMALL, tmp_path / "none.npy")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+def test_a_picture_of_pillow_is_read_as_a_file_is(tmp_path, mode):
+    given = Image.fromarray(np.linspace(0, 65_535, 64 * 128).reshape(64, 128).astype(np.uint16))
+    if mode != "I;16":
+        given = Image.fromarray(picture(64, 128)).convert(mode)
+        given.putpixel((5, 5), (9,) * (len(mode) - 1) + (0,))
+    given.save(tmp_path / "a.png")
+    tracks = [[10, 10], [60, 30]]
+    one, other = (read_request(i, tracks, SMALL) for i in (given, tmp_path / "a.png"))
+    np.testing.assert_array_equal(one.image_uint8, other.image_uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "got"),
+    [
+        (None, "NoneType"),
+        (b"photo.png", "bytes"),
+        (np.zeros((64, 64, 3)), r"an array \[64, 64, 3\], float64"),
+        (np.zeros((64, 64), np.uint8), r"an array \[64, 64\], uint8"),
+        (np.zeros((3, 64, 64), np.uint8), r"an array \[3, 64, 64\], uint8"),
+        (np.zeros((64, 64, 4), np.uint8), r"an array \[64, 64, 4\], uint8"),
+        (np.zeros((0, 64, 3), np.uint8), r"an array \[0, 64, 3\], uint8"),
+        (Image.fromarray(np.zeros((8, 8), np.float32)), "a picture of fractions"),
+        (Image.fromarray(np.full((8, 8), 70_000, np.int32)), "beyond 16 bits"),
+        (Image.new("RGB", (10_000, 10_000)), "more than 64000000 pixels"),
+    ],
+    ids=lambda value: value if type(value) is str else "",
+)
+def test_what_is_no_picture_is_refused(image, got):
+    with pytest.raises(UserError, match=rf"array \[h w 3\] of uint8\n  got: .*{got}"):
+        read_request(image, [[1, 1], [5, 5]], SMALL)
+
+
+def test_points_may_be_arrays_and_what_is_no_track_is_refused():
+    given = picture(64, 128)
+    wanted = read_request(given, [[10, 10], [60, 30]], SMALL).trajectories.tracks_px
+    for tracks in (((10, 10), (60, 30)), np.array([[10, 10], [60, 30]], np.float32)):
+        read = read_request(given, tracks, SMALL).trajectories.tracks_px
+        np.testing.assert_array_equal(read, wanted)
+    nan = Track(((np.nan, 1.0), (2.0, 3.0)), "plain")
+    for tracks, words in (
+        (None, "tracks: null"),
+        ({1: [[1, 1]]}, "keys of type int"),
+        (TrackFile((64, 128), ()), "tracks: none"),
+        (TrackFile((64, 128), (nan,)), "track 0: point 0: not numbers"),
+    ):
+        with pytest.raises(UserError, match=words):
+            read_request(given, tracks, SMALL)
+
+
+SQUARE = np.zeros((100, 100, 3), np.uint8)
+"""Of which a video of 128 x 64 shows the rows 25 to 75."""
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        [[10, 10], [90, 20]],
+        {"points": [[50, 90]], "kind": "anchor"},
+        {"points": [[5, 9], [50, 50], [5, 9]], "kind": "frames", "visible": [True, False, True]},
+    ],
+)
+def test_a_track_that_the_video_does_not_show_is_refused(lost):
+    seen = [[10, 10], [90, 90]]
+    with pytest.raises(UserError) as caught:
+        read_request(SQUARE, [seen, lost], SMALL)
+    said = str(caught.value)
+    for words in ("x 0 to 100, y 25 to 75", "track 1: x ", "--fit stretch", "--height"):
+        assert words in said
+    assert "track 0" not in said
+    stretched = Settings(height=64, width=128, num_frames=3, fit="stretch")
+    assert read_request(SQUARE, [seen, lost], stretched).image_uint8.shape == (64, 128, 3)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        [[10, 10], [90, 25]],  # it ends at the border
+        {"points": [[50, 5], [50, 95], [50, 5]], "kind": "frames"},  # it crosses between frames
+        {"points": [[50, 75]], "kind": "anchor"},
+    ],
+)
+def test_a_track_that_is_seen_for_a_moment_is_good(seen):
+    request = read_request(SQUARE, [seen], SMALL)
+    assert make_batch([request], SMALL).maps_uint8.any()

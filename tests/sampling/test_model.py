@@ -93,7 +93,7 @@ def test_converted_weights_bring_their_controlnet(converted, dtype):
 
 def test_weights_are_split_over_devices_and_never_whole_on_one(converted):
     model = load_model(str(converted), fsdp=4)
-    assert dict(model.mesh.shape) == {"data": 2, "fsdp": 4}
+    assert dict(model.mesh.shape) == {"data": 2, "fsdp": 4, "context": 1}
     kernel = tree.flatten(model.parameters.unet)["conv_in.kernel"]
     assert kernel.addressable_shards[0].data.shape[-1] == kernel.shape[-1] // 4
     assert sharding.batch_shards(model.mesh) == 8
@@ -136,6 +136,49 @@ def test_weights_without_a_controlnet_are_named(converted, tmp_path):
             (folder / entry.name).symlink_to(entry)
     with pytest.raises(UserError, match="tracks would steer nothing"):
         load_model(str(folder))
+
+
+def test_without_weights_nothing_is_guessed():
+    with pytest.raises(UserError, match=r"no weights to sample with(.|\n)*or --weights tiny"):
+        load_model()
+
+
+def test_a_converted_controlnet_alone_lacks_the_networks(converted):
+    with pytest.raises(UserError, match="needs the networks that it steers"):
+        load_model(controlnet=str(converted / "controlnet"))
+
+
+def test_what_is_no_folder_of_weights_is_named(tmp_path, converted):
+    (tmp_path / "file").touch()
+    (tmp_path / "other/unet").mkdir(parents=True)
+    for name, got in (
+        ("nowhere", "nothing"),
+        ("file", "a file"),
+        ("other", "without unet/params, vae/params, image_encoder/params"),
+    ):
+        for controlnet in ("", str(converted / "controlnet")):
+            words = rf"{name} holds no weights to sample with(.|\n)*{got}(.|\n)*correct --weights"
+            with pytest.raises(UserError, match=words):
+                load_model(str(tmp_path / name), controlnet)
+
+
+def test_weights_that_a_run_names_and_that_have_moved_are_named(tmp_path):
+    shapes = networks_of().controlnet.abstract()
+    folder = write_run(tmp_path / "run", SPEC, shapes, weights=str(tmp_path / "gone"))
+    words = r"gone holds no weights(.|\n)*say with --weights where those of .*run/checkpoints/10"
+    with pytest.raises(UserError, match=words):
+        load_model(controlnet=str(folder))
+
+
+@pytest.mark.parametrize("fsdp", [0, -1, 3, 16, 10**400])
+def test_weights_are_split_over_a_divisor_of_the_devices_only(fsdp):
+    with pytest.raises(UserError, match=r"--fsdp 1 or 2 or 4 or 8(.|\n)*change --fsdp"):
+        load_model(TINY, fsdp=fsdp)
+
+
+def test_other_types_are_refused():
+    with pytest.raises(UserError, match="auto or bfloat16 or float32"):
+        load_model(TINY, dtype="int8")
 
 
 def test_random_networks_start_silent():

@@ -13,12 +13,10 @@ from posetraj_jax.errors import UserError
 from posetraj_jax.trajectories import (
     Track,
     TrackFile,
-    Trajectories,
     as_json,
-    from_trajectories,
     parse_tracks,
+    plain_content,
     read_tracks,
-    resample,
     rounded,
     write_tracks,
 )
@@ -90,15 +88,49 @@ def test_rounding_keeps_what_can_be_seen():
     assert rounded(unit).tracks[0].points[0] == (0.123457, 1.0)
 
 
-def test_trajectories_come_back(tmp_path):
-    rng = np.random.default_rng(0)
-    visible = np.array([[True, True], [True, False], [True, True]])
-    given = Trajectories(rng.uniform(0, 300, (3, 2, 2)), visible)
-    track_file = from_trajectories(given, (320, 576))
-    assert [track.visible for track in track_file.tracks] == [None, (True, False, True)]
-    read = resample(read_tracks(write_tracks(tmp_path / "t.json", track_file)), 3, (320, 576))
-    np.testing.assert_array_equal(read.tracks_px, given.tracks_px)
-    np.testing.assert_array_equal(read.visible, visible)
+@pytest.mark.parametrize("make", [tuple, np.array, lambda points: list(map(np.float32, points))])
+def test_points_may_be_tuples_or_arrays(make):
+    wanted = TrackFile((320, 576), (Track(((10.0, 20.5), (300.0, 200.0)), "plain"),))
+    points = make([(10.0, 20.5), (300.0, 200.0)])
+    for given in (points, [points], (points,), {"size": (576, 320), "tracks": (points,)}):
+        assert parse_tracks(plain_content(given), (320, 576)) == wanted
+    spline = Track(points, "spline", np.array([0.0, 1.0]), np.array([True, False]))
+    (read,) = parse_tracks(plain_content(TrackFile((320, 576), (spline,)))).tracks
+    assert read == Track(wanted.tracks[0].points, "spline", (0.0, 1.0), (True, False))
+    assert parse_tracks(plain_content([spline]), (320, 576)).tracks == (read,)
+
+
+def test_nothing_of_a_track_is_lost_in_silence():
+    lists = TrackFile((320, 576), (Track(((1.0, 1.0), (5.0, 5.0)), "plain", (0.0, 1.0)),))
+    with pytest.raises(UserError, match="track 0: kind: not one of"):
+        parse_tracks(plain_content(lists))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, "tracks: null"),
+        (object(), "tracks: object, not a list"),
+        ({7: [(1, 2), (3, 4)]}, "unknown keys of type int: there are size, tracks"),
+        (TrackFile((320, 576), ()), "tracks: none"),
+        (TrackFile(None, None), "no size(?s:.*)tracks: null"),
+        (TrackFile((320, 576), (Track(None, "spline"),)), "track 0: no points"),
+        (TrackFile((320, 576), (Track(((np.nan, 1), (2, 3)), "plain"),)), "point 0: not numbers"),
+        ([[(1, 2), ("a", 4)]], "track 0: point 1: not numbers"),
+        (np.zeros((0, 2)), "tracks: none"),
+    ],
+)
+def test_what_no_track_file_holds_is_refused(given, words):
+    with pytest.raises(UserError, match=words):
+        parse_tracks(plain_content(given), (320, 576))
+
+
+def test_of_deep_nonsense_nothing_is_followed():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(UserError, match="not a pair"):
+        parse_tracks(plain_content(deep), (320, 576))
 
 
 def test_a_start_that_is_hidden_may_be_outside():
@@ -110,8 +142,8 @@ def test_what_cannot_be_read_is_not_written(tmp_path, monkeypatch):
     bad = TrackFile((320, 576), (Track(((float("nan"), 1.0), (5.0, 5.0)), "plain"),))
     with pytest.raises(UserError, match="track 0: point 0: not numbers"):
         write_tracks(tmp_path / "t.json", bad)
-    lists = TrackFile((320, 576), (Track(((1.0, 1.0), (5.0, 5.0)), "plain", (0.0, 1.0)),))
-    with pytest.raises(ValueError, match="plain tracks hold points alone"):
+    lists = TrackFile((320, 576), (Track([[1.0, 1.0], [5.0, 5.0]], "plain"),))
+    with pytest.raises(ValueError, match="holds tuples of plain numbers"):
         write_tracks(tmp_path / "t.json", lists)
     monkeypatch.setattr(json_file, "MOST_BYTES", 100)
     with pytest.raises(UserError, match=r"at most 100 bytes(?s:.*)trajectories\.rounded"):
@@ -130,7 +162,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 MISTAKES = {
     # What is in the file, and what the error says of it.
-    "number": (5, "a number, not a list of tracks|a JSON int"),
+    "number": (5, "a number, not a list of tracks|it holds a number"),
     "empty list": ([], "tracks: none"),
     "empty object": ({}, "no size.*tracks: null, not a list"),
     "no tracks": ({"size": SIZE, "tracks": []}, "tracks: none"),
@@ -138,7 +170,7 @@ MISTAKES = {
     "tracks of another type": ({"size": SIZE, "tracks": {"a": LINE}}, "tracks: an object, not"),
     "key": (
         one(LINE) | {"sizes": 1, "a\nb": 2},
-        r"unknown keys 'sizes', 'a\\nb': there are size and",
+        r"unknown keys 'sizes', 'a\\nb': there are size, tracks",
     ),
     "size zero": (one(LINE, [576, 0]), "size: not two whole numbers from 1 to 16,384"),
     "size large": (one(LINE, [16_385, 9]), "size: not two whole numbers"),
@@ -146,7 +178,7 @@ MISTAKES = {
     "size float": (one(LINE, [576.0, 320]), "size: not two whole numbers"),
     "size text": (one(LINE, "576x320"), "size: not two whole numbers"),
     "size of one side": (one(LINE, [576]), "size: not two whole numbers"),
-    "track text": (one("abc"), "track 0: text, neither a list of"),
+    "track text": (one("abc"), "track 0: a text, neither a list of"),
     "track null": (one(None), "track 0: null, neither"),
     "track empty": (one([]), "track 0: no points"),
     "one point": (one([[5, 5]]), 'track 0: one point only: .*"kind": "anchor"'),
@@ -155,7 +187,7 @@ MISTAKES = {
     "one frame": (drawn(points=[[5, 5]], kind="frames"), "track 0: one point only"),
     "two anchor points": (drawn(kind="anchor"), "track 0: 2 points: an anchor has one"),
     "triple": (one([[5, 5], [5, 5, 5]]), r"track 0: point 1: not a pair of numbers \[x, y\]"),
-    "flat": (one([5, 5, 6, 6]), "track 0: point 0: not a pair"),
+    "flat": (one([5, 5, 6, 6]), "track 0: points 0, 1, 2, 3: not a pair"),
     "point object": (one([{"x": 5, "y": 5}, [6, 6]]), "track 0: point 0: not a pair"),
     "bool": (one([[True, 5], [5, 5]]), "track 0: point 0: not numbers up to 10,000,000"),
     "text number": (one([["5", 5], [5, 5]]), "track 0: point 0: not numbers"),
@@ -170,7 +202,7 @@ MISTAKES = {
     "plain kind": (drawn(kind="plain"), "track 0: kind: not one of"),
     "track key": (drawn(colour=1), "unknown keys 'colour': there are points, kind, times, visible"),
     "no points": (one({"kind": "spline"}), "track 0: no points"),
-    "points of another type": (drawn(points="abc"), "track 0: points: text, not a list"),
+    "points of another type": (drawn(points="abc"), "track 0: points: a text, not a list"),
     "times of frames": (drawn(kind="frames", times=[0, 1]), "times: only a spline has them"),
     "times too short": (drawn(times=[0]), "times: not a list of 2, one for each control point"),
     "times null": (drawn(times=None), "times: not a list of 2"),
@@ -208,7 +240,9 @@ MISTAKES = {
         "tracks: 257, more than 256",
     ),
     "too many points": (one([[5, 5]] * 10_001), "track 0: 10,001 points, more than 10,000"),
-    "bad id": ({"7": LINE, "007": LINE}, "unknown keys"),
+    "bad id": ({"7": LINE, "007": LINE}, "track '007': not a panoptic id.*docs/tracks.md has"),
+    "negative id": ({"-7": LINE}, "track '-7': not a panoptic id"),
+    "id of a number": ({"7": 5}, r"track 7: a number, not a list of \[x, y\].*docs/tracks.md has"),
     "official lengths": ({"7": LINE, "8": LINE[:1]}, "tracks of different lengths"),
     "deep": (json.loads("[" * 500 + "]" * 500), "track 0: point 0: not a pair"),
 }
@@ -224,6 +258,40 @@ def test_a_mistake_is_named_with_its_place(tmp_path, mistake):
     assert all((caught.value.expected, caught.value.got, caught.value.fix))
     with pytest.raises(UserError, match=f"(?s){words}"):
         parse_tracks(content, (320, 576))
+
+
+def test_all_bad_points_are_named_and_no_more_than_can_be_read():
+    points = [[n, 5] for n in range(40)]
+    points[3], points[7], points[8] = [1], [float("nan"), 1], [1, None]
+    for n in range(20, 35):
+        points[n] = "x"
+    outside = [[700, 5], [6, 6]]
+    with pytest.raises(UserError) as caught:
+        parse_tracks({"size": SIZE, "tracks": [points, outside, {"7": 1, 8: 2}]})
+    for words in (
+        "track 0: points 3, 20, 21, 22, 23, 24, 25, 26, 27, 28 and 6 more: not a pair",
+        "track 0: points 7, 8: not numbers",
+        "track 1: begins at (700, 5)",
+        "track 2: unknown keys '7', of type int",
+    ):
+        assert words in caught.value.got
+    with pytest.raises(UserError) as caught:
+        parse_tracks({"size": SIZE, "tracks": [points] * 256})
+    assert len(str(caught.value)) < 2_000
+    assert "and 500 more" in caught.value.got
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"size": [576, 320], "tracks": [[[5, 5], [6, 6]]], "size": [1, 1]}',
+        '{"size": [1, 1], "tracks": [{"kind": "spline", "size": 1, "points": [], "size": 2}]}',
+    ],
+)
+def test_a_key_that_comes_twice_is_refused(tmp_path, text):
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(UserError, match="the key 'size' comes twice in one object"):
+        read_tracks(tmp_path / "t.json", (320, 576))
 
 
 def test_all_mistakes_are_named_at_once():

@@ -82,6 +82,59 @@ def test_a_stopped_request_leaves_nothing_and_the_next_one_works(desk):
     assert isinstance(list(steps(desk))[-1], Made)
 
 
+@pytest.mark.parametrize("when", ["makes", "writes", "has written"])
+def test_whoever_leaves_at_any_time_leaves_nothing(desk, monkeypatch, when):
+    """Leaves when all is computed, while files are written, and just before they are his."""
+    from posetraj_jax.web import desk as module
+
+    generate_many, write = module.generate_many, module.outputs.write
+
+    def generating(*arguments):
+        (made,) = generate_many(*arguments)
+        if when == "makes":
+            desk.leave("anna")
+        yield made
+
+    def writing(*arguments):
+        if when == "writes":
+            desk.leave("anna")
+        return write(*arguments)
+
+    def written(*arguments):
+        if when == "has written":
+            desk.leave("anna")
+
+    monkeypatch.setattr(module, "generate_many", generating)
+    monkeypatch.setattr(module.outputs, "write", writing)
+    monkeypatch.setattr(module, "write_tracks", written)
+    with pytest.raises(StoppedError):
+        list(steps(desk))
+    assert folders(desk) == 0
+    assert desk._stops == {}
+
+
+def test_whoever_leaves_stops_all_that_he_asked_for(desk):
+    ended = []
+
+    def ask():
+        try:
+            ended.extend(steps(desk))
+        except StoppedError:
+            ended.append("stopped")
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    with desk._at_work:  # as while somebody else's video is being made
+        for thread in threads:
+            thread.start()
+        while len(desk._stops.get("anna", ())) < 2:
+            time.sleep(0.01)
+        desk.leave("anna")
+    for thread in threads:
+        thread.join()
+    assert ended == ["stopped", "stopped"]
+    assert folders(desk) == 0
+
+
 def test_stopping_somebody_else_changes_nothing(desk):
     news = steps(desk)
     next(news)

@@ -80,7 +80,7 @@ def test_from_picture_to_video_and_back(browser, tmp_path, model, options):
         assert overlay.evaluate("v => v.readyState === 4 && !v.paused")
         marked = frames_at(overlay.get_attribute("src"), tmp_path)
         assert (np.abs(marked.astype(int) - frames).max(axis=-1) > 60).mean() > 0.005
-        settings = json.loads(downloaded(person, "video.json", tmp_path).read_text())
+        settings = json.loads(downloaded(person, "video_settings.json", tmp_path).read_text())
         assert (settings["weights"], settings["num_inference_steps"]) == ("tiny", 4)
         person.leave()
         assert person.hosts == {"127.0.0.1"}
@@ -99,7 +99,7 @@ def test_a_picture_of_ones_own_and_sliders(person, server, tmp_path):
     person.wait_for_progress("Step 1 of 2|Making the frames")
     person.wait_for_video()
     person.wait_until_ready()
-    said = json.loads(downloaded(person, "video.json", tmp_path).read_text())
+    said = json.loads(downloaded(person, "video_settings.json", tmp_path).read_text())
     assert [said[n] for n in ("num_inference_steps", "max_guidance_scale", "seed")] == [2, 5.5, 7]
     picture = video.read_image(downloaded(person, "picture.png", tmp_path))
     assert picture.shape == (192, 320, 3)
@@ -117,7 +117,7 @@ def test_two_browsers_at_once(people, server, tmp_path):
     for number, each in enumerate((anna, ben)):
         each.wait_for_video()
         each.wait_until_ready()
-        said = json.loads(downloaded(each, "video.json", tmp_path).read_text())
+        said = json.loads(downloaded(each, "video_settings.json", tmp_path).read_text())
         assert said["seed"] == 100 + number
         frames.append(video.read_video(downloaded(each, "video.mp4", tmp_path))[0])
     assert not np.array_equal(*frames)

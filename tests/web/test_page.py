@@ -45,13 +45,24 @@ def test_a_port_that_is_taken_is_named(tmp_path):
 
 def test_without_gradio_the_program_says_what_to_install(monkeypatch):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"posetraj_jax\[demo\]"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[demo\]"'):
         demo.main(["--weights=tiny"])
 
 
 def test_settings_are_checked_before_anything_is_loaded():
     with pytest.raises(UserError, match="nearest are 64 or 128"):
         demo.main(["--weights=nowhere", "--height=100"])
+
+
+@pytest.mark.parametrize("port", ["-1", "0", "65536", "1" + "0" * 400])
+def test_what_is_no_port_is_refused_before_anything_is_loaded(port):
+    with pytest.raises(UserError, match="--port from 1 to 65535"):
+        demo.main(["--weights=nowhere", f"--port={port}"])
+
+
+def test_without_weights_it_is_refused():
+    with pytest.raises(UserError, match="--weights tiny"):
+        demo.main([])
 
 
 def test_it_serves_this_machine_alone_by_default():

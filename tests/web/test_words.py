@@ -14,7 +14,13 @@ def test_the_page_names_its_model_and_says_that_tiny_is_noise():
     said = words.model_line(micro_model(), Settings())
     assert "tiny" in said
     assert "every video is noise" in said
-    assert "576 × 320" in said
+    assert "ControlNet <b>random</b>" in said
+    assert "576 × 320, or 320 × 576 for upright pictures" in said
+    said = words.model_line(micro_model(), Settings(height=576, width=320))
+    assert "320 × 576, or 576 × 320 for wide pictures" in said
+    assert (
+        " for " not in words.model_line(micro_model(), Settings(height=64, width=64)).split("<p")[1]
+    )
     real = micro_model()._replace(said={"weights": "/w<b>", "controlnet": "/run"})
     said = words.model_line(real, Settings())
     assert "noise" not in said
