@@ -42,11 +42,11 @@ TPUS = (
     Chip("v6e", "TPU v6 lite", 32 * GIB, 31.25 * GIB, 918e12, 1.64e12, 90e9, 1.75e9, "1x1"),
 )  # fmt: skip
 
-# NVIDIA's data sheets; the driver and the CUDA context keep about 1 GiB. No cycles are estimated.
+# NVIDIA's data sheets (NVLink as one link); the driver and the CUDA context keep about 1 GiB. No cycles are estimated.
 GPUS = (
-    Chip("a100", "NVIDIA A100", 80e9, 79e9, 312e12, 2.04e12, 25e9, 1.41e9, "1"),
-    Chip("h200", "NVIDIA H200", 141e9, 140e9, 989e12, 4.8e12, 25e9, 1.98e9, "1"),
-    Chip("h100", "NVIDIA H100", 80e9, 79e9, 989e12, 3.35e12, 25e9, 1.98e9, "1"),
+    Chip("a100", "NVIDIA A100", 80e9, 79e9, 312e12, 2.04e12, 300e9, 1.41e9, "1"),
+    Chip("h200", "NVIDIA H200", 141e9, 140e9, 989e12, 4.8e12, 450e9, 1.98e9, "1"),
+    Chip("h100", "NVIDIA H100", 80e9, 79e9, 989e12, 3.35e12, 450e9, 1.98e9, "1"),
 )
 
 

@@ -13,7 +13,10 @@ ITEM_BYTES = {
     **dict.fromkeys(("f32", "s32", "u32"), 4.0),
     **dict.fromkeys(("f64", "s64", "u64", "c64"), 8.0),
 }
-ARRAY = re.compile(r"\b(" + "|".join(ITEM_BYTES) + r")\[([\d,]*)\]")
+ARRAY = re.compile(
+    r"\b(" + "|".join(ITEM_BYTES) + r")\[([\d,]*)\]"
+    r"(?:\{([\d,]*)(?::(?:T\(([\d,]+)\))?([^}]*))?\})?"
+)
 COMPUTATION = re.compile(r"^(ENTRY )?%(\S+) \(.*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.*?) ([a-z][\w-]*)\((.*)$")
 CALLED = re.compile(r"\b(body|condition|calls|to_apply)=%([^\s,)]+)")
@@ -28,11 +31,25 @@ class Array(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
+    order: tuple[int, ...] = ()
+    """Axes from the one that is contiguous outwards."""
+    tile: tuple[int, ...] = ()
+    """Multiples to which the innermost axes are padded, the innermost last."""
+    elsewhere: bool = False
+    """Whether it lies in another memory than HBM."""
 
     @property
     def num_bytes(self) -> int:
         """Without any padding."""
         return math.ceil(math.prod(self.shape) * ITEM_BYTES[self.dtype])
+
+    @property
+    def hbm_bytes(self) -> int:
+        """With the padding of its layout; 0 elsewhere."""
+        padded = list(self.shape)
+        for axis, multiple in zip(self.order, reversed(self.tile), strict=False):
+            padded[axis] = -(-padded[axis] // multiple) * multiple
+        return 0 if self.elsewhere else math.ceil(math.prod(padded) * ITEM_BYTES[self.dtype])
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
@@ -93,9 +110,13 @@ class Program(NamedTuple):
 def arrays_of(text: str) -> list[Array]:
     """The array types in a piece of a program."""
     return [
-        Array(dtype, tuple(int(size) for size in sizes.split(",") if size))
-        for dtype, sizes in ARRAY.findall(text)
+        Array(dtype, _numbers(sizes), _numbers(order), _numbers(tile), "S(" in rest)
+        for dtype, sizes, order, tile, rest in ARRAY.findall(text)
     ]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(",") if number)
 
 
 def parse(lines: Iterable[str]) -> Program:

@@ -19,18 +19,6 @@ STEP = re.compile(r"    (\d+):(\S+)$")
 LIVE = re.compile(r"    (\S+?)(\{[\d,]*\}):(\d+)-(\d+)$")
 SECTION = re.compile(r"  (\S.*):$")
 
-KINDS = (
-    # path of an argument → kind; the first matching row holds.
-    (r"^args\[0\]\.params", "parameters"),
-    (r"^args\[0\]\.opt_state", "optimizer"),
-    (r"^args\[0\]\.ema", "EMA"),
-    (r"^args\[1\]", "frozen"),
-    (r"^args\[2\]", "batch"),
-    (r"", "other"),
-)
-"""Of the arguments of a training step."""
-
-
 GATHERED, ACTIVATIONS, TEMPORARIES = "gathered kernels", "activations", "temporaries"
 """Of the arena: kernels gathered for use, what the forward pass keeps for the backward pass, and
 everything else."""
@@ -134,11 +122,6 @@ def read_arena(
     if not arguments and not arena:
         raise ValueError("a buffer assignment has allocations")
     return Arena(dict(arguments), constants, results, arena, buffers, schedule)
-
-
-def kind_of_argument(path: str) -> str:
-    """The kind of an argument of a training step, by its path as JAX writes it."""
-    return next(kind for pattern, kind in KINDS if re.match(pattern, path))
 
 
 def find_peak(arena: Arena, program: Program, most: int = 12) -> Peak:

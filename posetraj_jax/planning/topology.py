@@ -36,7 +36,12 @@ class Topology:
 
     @property
     def links(self) -> int:
-        """Of one chip to its neighbours: one on a side of two chips, two on a longer one."""
+        """Of one chip to its neighbours: one on a side of two chips, two on a longer one.
+
+        A GPU has one, to a switch.
+        """
+        if self.platform != "tpu":
+            return min(len(self.devices) - 1, 1)
         return sum(min(size - 1, 2) for size in self.shape)
 
 
@@ -90,7 +95,7 @@ def find(name: str, slices: int = 1) -> Topology:
 def _tpus(name: str, options: dict[str, Any]) -> tuple[Any, ...]:
     try:
         with _quietly():
-            found = topologies.get_topology_desc("", "tpu", topology_name=name, **options)
+            found = topologies.get_topology_desc(name, "tpu", **options)
     except (jax.errors.JaxRuntimeError, RuntimeError, ImportError) as error:
         if "INVALID_ARGUMENT" in str(error):
             raise _unknown(name, str(error).partition("INVALID_ARGUMENT:")[2].strip()) from error

@@ -54,7 +54,8 @@ def from_config(c: ConfigDict) -> TrainingOptions:
     _require_inputs(c)
     _require_one_process()
     sigmas, image_statistics = _published(c)
-    step, dtype = step_options(c, image_statistics), _compute_dtype(c.model.dtype)
+    step = step_options(c, image_statistics)
+    dtype = compute_dtype(c.model.dtype, jax.default_backend())
     return TrainingOptions(
         model=options_of(config.flatten(c), dtype),
         initial=initial_options(c),
@@ -180,8 +181,12 @@ def _batching(c: ConfigDict) -> dict[str, int]:
     return {"batch_size": c.batch_size * c.optim.accumulate, "seed": c.seed}
 
 
-def _compute_dtype(name: str):
-    """float32 on CPU, where XLA does not speed up bfloat16; bfloat16 elsewhere; or as named."""
+def compute_dtype(name: str, platform: str) -> jnp.dtype:
+    """The type of activations: `name`, or for "auto" the one that is fast.
+
+    Args:
+      platform: where it is computed. XLA does not speed bfloat16 up on a "cpu".
+    """
     if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        name = "float32" if platform == "cpu" else "bfloat16"
     return jnp.dtype(name)

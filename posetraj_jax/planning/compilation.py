@@ -1,0 +1,166 @@
+"""Compiles a program for devices that need not be there, and reads what the compiler made of it."""
+
+import math
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from posetraj_jax import flops
+from posetraj_jax.planning import hlo, memory_report
+from posetraj_jax.planning.memory_report import Arena, Peak
+from posetraj_jax.planning.programs import Kinds, Planned
+from posetraj_jax.planning.progress import Progress
+
+LEVELS = {"O0": "O0", "default": "UNKNOWN"}
+"""Levels of optimisation by what a user calls them. O0 takes minutes where the default takes far
+longer; its memory is within some percent."""
+REPORTS = {
+    "before": "before_optimizations.txt",
+    "after": "after_optimizations.txt",
+    "assignment": "after_optimizations-buffer-assignment.txt",
+    "live_ranges": "after_optimizations-live-range.txt",
+}
+CODEGEN = "after_codegen.txt"
+"""The final program with the cycle estimates; missing where the memory does not suffice."""
+
+
+class Memory(NamedTuple):
+    """HBM of one device, bytes."""
+
+    arguments: dict[str, int]
+    """By kind."""
+    arena: int
+    """The block of temporaries with its gaps, constants and results of their own."""
+    code: int
+    peak: int
+    """At the fullest moment, without the gaps."""
+    moment: Peak | None
+    """None where the compiler writes no such report, as on CPU and GPU."""
+    measured: dict[str, int]
+    """JAX's `memory_analysis`, as it is; empty where the compiler refused the program."""
+
+    @property
+    def total(self) -> int:
+        """All that must be free before the program can start."""
+        return sum(self.arguments.values()) + self.arena + self.code
+
+
+class Compiled(NamedTuple):
+    """What a compiler made of a program."""
+
+    program: hlo.Program
+    memory: Memory
+    refused: str
+    """In the compiler's words, why this cannot run; empty where it can."""
+    flops: int
+    """Of all devices, as traced: with what is recomputed."""
+
+
+def compile_program(planned: Planned, platform: str, level: str, progress: Progress) -> Compiled:
+    """Traces, lowers, compiles and reads; takes minutes and 15 GB of memory at full size.
+
+    Args:
+      platform: of the devices in the shardings of the arguments.
+      level: of `LEVELS`.
+    """
+    of = f" {planned.name}"
+    with progress.phase("trace" + of):
+        traced = planned.function.trace(*planned.arguments)
+        count = flops.count(planned.function, *planned.arguments)
+    with progress.phase("lower" + of):
+        lowered = traced.lower(lowering_platforms=(platform if platform != "gpu" else "cuda",))
+        del traced
+    with tempfile.TemporaryDirectory(prefix="posetraj_jax_plan_") as folder:
+        options = {"xla_dump_to": folder} if platform == "tpu" else None
+        compiled, refused = None, ""
+        with progress.phase("compile" + of), _optimising(LEVELS[level]):
+            try:
+                compiled = lowered.compile(compiler_options=options)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error) or platform != "tpu":
+                    raise
+                refused = str(error).partition("RESOURCE_EXHAUSTED:")[2].strip().splitlines()[0]
+        del lowered
+        with progress.phase("read" + of):
+            measured = _measured(compiled)
+            if platform != "tpu":
+                program = hlo.parse(compiled.as_text().splitlines())
+                return Compiled(program, _plain_memory(planned, measured), "", count)
+            del compiled
+            program, memory = _read(Path(folder), planned.kinds, measured)
+            return Compiled(program, memory, refused, count)
+
+
+@contextmanager
+def _optimising(level: str) -> Iterator[None]:
+    before = jax.config.jax_optimization_level
+    jax.config.update("jax_optimization_level", level)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_optimization_level", before)
+
+
+def _measured(compiled: Any) -> dict[str, int]:
+    stats = compiled and compiled.memory_analysis()
+    names = [name for name in dir(stats) if re.fullmatch(r"(?!host_)\w+_in_bytes", name)]
+    return {name.removesuffix("_in_bytes"): int(getattr(stats, name)) for name in names}
+
+
+def _read(folder: Path, kinds: Kinds, measured: dict[str, int]) -> tuple[hlo.Program, Memory]:
+    files = {role: _largest(folder, suffix) for role, suffix in REPORTS.items()}
+    with files["before"].open() as lines:
+        given = hlo.parse(lines).parameters
+    # Before it is optimised every argument has a line of its own, with its path.
+    paths = {int(i.rest.partition(")")[0]): i.operation for i in given}
+    with files["assignment"].open() as assignment, files["live_ranges"].open() as ranges:
+        arena = memory_report.read_arena(
+            assignment, ranges, lambda number: _kind(paths[number], kinds)
+        )
+    with (_largest(folder, CODEGEN, files["after"])).open() as lines:
+        program = hlo.parse(lines)
+    moment = memory_report.find_peak(arena, program)
+    return program, Memory(
+        arguments=arena.arguments,
+        arena=arena.arena + arena.constants + arena.results,
+        code=measured.get("generated_code_size", 0),
+        peak=arena.allocated - arena.arena + moment.num_bytes,
+        moment=moment,
+        measured=measured,
+    )
+
+
+def _largest(folder: Path, suffix: str, otherwise: Path | None = None) -> Path:
+    """The report of the program itself; smaller ones are of programs that the compiler adds."""
+    found = [path for path in folder.iterdir() if path.name.endswith("." + suffix)]
+    if not found and otherwise is None:
+        raise FileNotFoundError(f"the compiler wrote no {suffix}: this libtpu is not understood")
+    return max(found, key=lambda path: path.stat().st_size, default=otherwise)
+
+
+def _plain_memory(planned: Planned, measured: dict[str, int]) -> Memory:
+    """What is known without reports: the arguments from their shapes, the rest as one number."""
+    arguments: dict[str, int] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(planned.arguments):
+        kind = _kind(f"args{jax.tree_util.keystr(path)}", planned.kinds)
+        held = leaf.sharding.shard_shape(leaf.shape)
+        size = jax.numpy.dtype(leaf.dtype).itemsize if not _is_key(leaf) else 8
+        arguments[kind] = arguments.get(kind, 0) + size * math.prod(held)
+    arena = measured.get("temp_size", 0) + max(
+        measured.get("output_size", 0) - measured.get("alias_size", 0), 0
+    )
+    code = measured.get("generated_code_size", 0)
+    return Memory(arguments, arena, code, sum(arguments.values()) + arena, None, measured)
+
+
+def _is_key(leaf: jax.ShapeDtypeStruct) -> bool:
+    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _kind(path: str, kinds: Kinds) -> str:
+    return next(kind for pattern, kind in kinds if re.match(pattern, path))
