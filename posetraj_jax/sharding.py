@@ -35,8 +35,8 @@ PARAMETER_TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 
 MAX_FSDP = 16
-"""Devices that `mesh.fsdp = 0` shares parameters over at most: parts of fewer rows than a TPU's tile
-turn gathers into sums over all devices, at twice the bytes."""
+"""Devices that `mesh.fsdp = 0` shares parameters over at most: XLA turns gathers of parts with
+fewer rows than a TPU's tile into sums over all devices, at twice the bytes."""
 
 WHOLE = "whole_kernel"
 """Name of the kernels that `whole` gathers, for policies of `jax.checkpoint`: they are gathered

@@ -1,1 +1,1 @@
-"""What a configuration needs of a machine that is not there: compiled, read, and put on one page."""
+"""What a configuration needs of a machine that is not there, on one page."""

@@ -34,7 +34,10 @@ def advise(c: ConfigDict, topology: Topology, memory: Memory, *, trains: bool) -
             "activations"
             + (f"; --config.optim.accumulate={c.optim.accumulate * 2} makes up" if trains else "")
         )
-    if devices % (mesh.fsdp * mesh.context * 2) == 0 and c.data.num_frames % (2 * mesh.context) == 0:
+    if (
+        devices % (mesh.fsdp * mesh.context * 2) == 0
+        and c.data.num_frames % (2 * mesh.context) == 0
+    ):
         found.append(
             f"--config.mesh.context={mesh.context * 2}: {mesh.context * 2} devices share a clip's "
             "frames and its activations"

@@ -38,7 +38,7 @@ TPUS = (
     Chip("v4", "TPU v4", 32 * GIB, 30.75 * GIB, 275e12, 1.2e12, 45e9, 1.05e9, "1x1x1",
          (("chip_config_name", "megacore"),)),
     Chip("v5e", "TPU v5 lite", 16 * GIB, 15.75 * GIB, 197e12, 0.82e12, 45e9, 1.5e9, "1x1"),
-    Chip("v5p", "TPU v5", 95.74 * GIB, 95.74 * GIB, 459e12, 2.77e12, 90e9, 1.75e9, "1x1x1"),
+    Chip("v5p", "TPU v5", 96 * GIB, 95.74 * GIB, 459e12, 2.77e12, 90e9, 1.75e9, "1x1x1"),
     Chip("v6e", "TPU v6 lite", 32 * GIB, 31.25 * GIB, 918e12, 1.64e12, 90e9, 1.75e9, "1x1"),
 )  # fmt: skip
 

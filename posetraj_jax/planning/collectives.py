@@ -1,4 +1,4 @@
-"""What the devices send each other: every collective of a compiled program, by kind and mesh axis."""
+"""What devices send each other: the collectives of a compiled program, by kind and mesh axis."""
 
 import re
 from collections import defaultdict

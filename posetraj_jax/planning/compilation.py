@@ -12,7 +12,7 @@ import jax
 
 from posetraj_jax import flops
 from posetraj_jax.planning import hlo, memory_report
-from posetraj_jax.planning.memory_report import Arena, Peak
+from posetraj_jax.planning.memory_report import Peak
 from posetraj_jax.planning.programs import Kinds, Planned
 from posetraj_jax.planning.progress import Progress
 
@@ -127,9 +127,10 @@ def _read(folder: Path, kinds: Kinds, measured: dict[str, int]) -> tuple[hlo.Pro
     moment = memory_report.find_peak(arena, program)
     return program, Memory(
         arguments=arena.arguments,
-        arena=arena.arena + arena.constants + arena.results,
+        # JAX counts scratch of collectives too; the reports, what else is kept beside it.
+        arena=max(arena.arena + arena.constants + arena.results, measured.get("temp_size", 0)),
         code=measured.get("generated_code_size", 0),
-        peak=arena.allocated - arena.arena + moment.num_bytes,
+        peak=max(arena.allocated - arena.arena + moment.num_bytes, measured.get("peak_memory", 0)),
         moment=moment,
         measured=measured,
     )

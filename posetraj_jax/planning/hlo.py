@@ -1,4 +1,4 @@
-"""The text of a compiled program: instructions, how often each runs, and the source line of each."""
+"""The text of a compiled program: instructions, how often each runs, and its source line."""
 
 import math
 import re
@@ -159,8 +159,8 @@ def _runs(
         for instruction in computations[caller]:
             times = 1
             if instruction.opcode == "while":
-                known = TRIP_COUNT.search(instruction.rest)
-                times = int(known[1]) if known else 1
+                known = _trip_count(instruction, computations)
+                times = known or 1
                 endless += runs[caller] * (known is None)
             for role, name in _called(instruction):
                 runs[name] += runs[caller] * times
@@ -168,6 +168,22 @@ def _runs(
                 if caller in scheduled and (not inlined or instruction.opcode == "call"):
                     scheduled.add(name)
     return dict(runs), frozenset(scheduled), endless
+
+
+def _trip_count(loop: Instruction, computations: dict[str, list[Instruction]]) -> int | None:
+    """How often a loop runs: as the compiler says, or by its condition, a counter below a constant.
+
+    Counters begin at 0 and count by 1, as those of `lax.scan` and of the compiler's own loops do.
+    """
+    if told := TRIP_COUNT.search(loop.rest):
+        return int(told[1])
+    condition = computations.get(dict(_called(loop)).get("condition", ""), [])
+    below = [i for i in condition if i.opcode == "compare" and "direction=LT" in i.rest]
+    constants = {i.name: i.rest for i in condition if i.opcode == "constant"}
+    for name in re.findall(r"%([\w.\-]+)", below[0].rest) if len(below) == 1 else ():
+        if name in constants and (number := re.match(r"\d+", constants[name])):
+            return int(number[0])
+    return None
 
 
 def _called(instruction: Instruction) -> Iterator[tuple[str, str]]:

@@ -73,7 +73,7 @@ def _make(c: ConfigDict, request: Request) -> dict[str, Any]:
     for planned in plan.programs:
         compiled = compilation.compile_program(planned, target.platform, request.level, progress)
         count = compiled.flops if planned is not plan.programs[0] else model_flops
-        made.append(_program(planned, compiled, count, plan, target))
+        made.append(_program(planned, compiled, count, plan, target, request.level))
         memories.append(compiled.memory)
     return _page(c, request, plan, target, made) | {
         "advice": _advice(c, request, target, made, memories),
@@ -82,14 +82,19 @@ def _make(c: ConfigDict, request: Request) -> dict[str, Any]:
 
 
 def _program(
-    planned: Planned, compiled: Compiled, model_flops: int, plan: Plan, target: Topology
+    planned: Planned,
+    compiled: Compiled,
+    model_flops: int,
+    plan: Plan,
+    target: Topology,
+    level: str,
 ) -> dict[str, Any]:
     """The numbers of one compiled program."""
     per_device = compiled.flops / len(target.devices)
     traffic = collectives.of_program(compiled.program, dict(plan.mesh.shape))
     done = work.of_program(compiled.program)
     bounds = target.chip and roofline.bounds_of(
-        per_device, done, traffic, target.chip, target.links
+        per_device, done, traffic, target.chip, target.links, level=level
     )
     return {
         "name": planned.name,
@@ -161,13 +166,13 @@ def _page(
         "seconds_per_batch": [least, most] if bounds else None,
         "binding": made[0]["binding"],
         "programs": made,
-        "notes": list(_notes(c, target, made)),
+        "notes": _notes(c, target, made, request.level),
         "level": request.level,
         "versions": plan_cache.versions(),
     }
 
 
-def _notes(c: ConfigDict, target: Topology, made: list[dict[str, Any]]) -> list[str]:
+def _notes(c: ConfigDict, target: Topology, made: list[dict[str, Any]], level: str) -> list[str]:
     notes = []
     if target.platform == "cpu":
         notes.append(
@@ -180,7 +185,7 @@ def _notes(c: ConfigDict, target: Topology, made: list[dict[str, Any]]) -> list[
     if endless:
         notes.append(f"{endless} loops have a length unknown to the compiler, and count once")
     absurd = sum(program["instructions_without_estimate"] for program in made)
-    if absurd:
+    if absurd and level != "O0":
         notes.append(f"the static estimate leaves out {absurd} instructions without a number")
     return notes
 

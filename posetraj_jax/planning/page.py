@@ -5,6 +5,8 @@ from typing import Any
 
 Page = Mapping[str, Any]
 LARGEST_SHOWN = 8
+SMALL = 1e8
+"""Bytes below which a table of memory is in MB."""
 WIDTH = 100
 
 
@@ -39,9 +41,9 @@ def _verdict(page: Page) -> list[str]:
     if page["fits"] is None:
         return ["Whether it fits is not known: see the note on memory."]
     worst = max(page["programs"], key=lambda program: program["memory"]["total"])
-    total, usable = worst["memory"]["total"], page["usable_bytes"]
+    total, usable = worst["memory"]["total"] / 1e9, page["usable_bytes"] / 1e9
     word = "FITS" if page["fits"] else "DOES NOT FIT"
-    lines = [f"{word}: {_gb(total)} of {_gb(usable)} GB of usable HBM ({total / usable:.0%})"]
+    lines = [f"{word}: {total:.2f} of {usable:.2f} GB of usable HBM ({total / usable:.0%})"]
     lines += [f"  the compiler: {p['refused']}" for p in page["programs"] if p["refused"]]
     if page["seconds_per_batch"]:
         least, most = page["seconds_per_batch"]
@@ -59,23 +61,24 @@ def _runs(program: Page) -> str:
 
 def _memory(program: Page, page: Page) -> Iterator[str]:
     memory, usable = program["memory"], page["usable_bytes"]
+    unit, name = (1e9, "GB") if memory["total"] >= SMALL else (1e6, "MB")
     rows = [(kind, size) for kind, size in memory["arguments"].items()]
     rows += [("activations and temporaries", memory["arena"]), ("generated code", memory["code"])]
     rows.append(("together", memory["total"]))
-    yield "HBM of one device, GB"
-    for name, size in rows:
+    yield f"Memory of one device, {name}"
+    for kind, size in rows:
         share = f"{size / usable:6.1%}" if usable else ""
-        yield f"  {name:<28} {_gb(size):>8} {share}".rstrip()
+        yield f"  {kind:<28} {size / unit:8.2f} {share}".rstrip()
     if not memory["kinds"]:
         return
-    yield f"  {'at the fullest moment':<28} {_gb(memory['peak']):>8}  in {memory['moment']}"
+    yield f"  {'at the fullest moment':<28} {memory['peak'] / unit:8.2f}  in {memory['moment']}"
     for kind, size in sorted(memory["kinds"].items(), key=lambda item: -item[1]):
-        yield f"    {kind:<26} {_gb(size):>8}"
+        yield f"    {kind:<26} {size / unit:8.2f}"
     yield ""
     yield "Largest buffers at that moment"
     for one in memory["largest"][:LARGEST_SHOWN]:
-        text = f"  {_gb(one['num_bytes']):>6} GB  {one['type']:<26} {one['kind']}"
-        yield _cut(f"{text}  {one['source'] or one['operation']}")
+        text = f"  {one['num_bytes'] / unit:7.2f}  {one['type']:<26} {one['kind']:<16}"
+        yield _cut(f"{text} {one['source'] or one['operation']}")
 
 
 def _work(program: Page) -> Iterator[str]:
@@ -90,7 +93,9 @@ def _work(program: Page) -> Iterator[str]:
         for name in ("compute", "hbm", "interconnect"):
             mark = "  <- binds" if program["binding"].lower() == name else ""
             yield f"  {name:<28} {1e3 * bounds[name]:8.4g}{mark}"
-        yield f"  {'static estimate':<28} {1e3 * bounds['static']:8.4g}  (compiler's cycles)"
+        if bounds["static"]:
+            over = bounds["static"] / bounds["compute"]
+            yield f"  {'static estimate':<28} {1e3 * bounds['static']:8.4g}  {over:.2f} x compute"
 
 
 def _collectives(program: Page) -> Iterator[str]:
@@ -104,10 +109,6 @@ def _collectives(program: Page) -> Iterator[str]:
     for row in rows:
         numbers = f"{row['num_bytes'] / 1e9:9.4f} {row['sent_bytes'] / 1e9:9.4f}"
         yield f"  {row['kind']:<20} {row['axis']:<14} {row['dtype']:<6} {row['count']:>6} {numbers}"
-
-
-def _gb(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.2f}" if num_bytes >= 1e7 else f"{num_bytes / 1e9:.5f}"
 
 
 def _cut(line: str) -> str:

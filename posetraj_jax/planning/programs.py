@@ -122,9 +122,7 @@ def _step(c: ConfigDict, topology: Topology, mesh: Mesh, remat: str) -> tuple[An
     start = initial_options(c)
     program = make_program(networks, mesh, start, step_options(c, ImageStatistics()))
     cached = bool(c.data.latents)
-    frozen = abstract_frozen(
-        networks, mesh, start, dtype, cached=cached, placement=c.mesh.frozen
-    )
+    frozen = abstract_frozen(networks, mesh, start, dtype, cached=cached, placement=c.mesh.frozen)
     batch = abstract_batch(networks, mesh, _batch_shape(c, c.optim.accumulate, cached=cached))
     return program.step, (program.state, frozen, batch, abstract_key(mesh))
 
@@ -165,5 +163,6 @@ def _start(
     shared = start._replace(latents=None, guidance_scales=None)
     shared = jax.tree.map(lambda leaf: placed(leaf, halves * c.batch_size), shared)
     return shared._replace(
-        latents=placed(start.latents, c.batch_size), guidance_scales=placed(start.guidance_scales, -1)
+        latents=placed(start.latents, c.batch_size),
+        guidance_scales=placed(start.guidance_scales, -1),
     )

@@ -23,8 +23,9 @@ class Bounds(NamedTuple):
     """The longest of the three: everything overlaps perfectly."""
     most: float
     """Nothing overlaps, products reach `ATTAINED` of the peak, and messages use one link."""
-    static: float
-    """The compiler's cycles, and its kernels by their own bounds; nothing for messages."""
+    static: float | None
+    """The compiler's cycles, and its kernels by their own bounds; nothing for messages. None at O0,
+    where too many instructions have no estimate."""
 
     @property
     def binding(self) -> str:
@@ -33,12 +34,15 @@ class Bounds(NamedTuple):
         return names[self.least]
 
 
-def bounds_of(flops: float, work: Work, traffic: Sequence[Traffic], chip: Chip, links: int) -> Bounds:
+def bounds_of(
+    flops: float, work: Work, traffic: Sequence[Traffic], chip: Chip, links: int, *, level: str
+) -> Bounds:
     """The bounds of a program.
 
     Args:
       flops: of one device, recomputation included.
       links: of a chip to its neighbours; 0 for a single chip.
+      level: of optimisation.
     """
     compute, hbm = flops / chip.flops, work.hbm_bytes / chip.hbm_bandwidth
     sent = sum(row.sent_bytes for row in traffic)
@@ -53,5 +57,5 @@ def bounds_of(flops: float, work: Work, traffic: Sequence[Traffic], chip: Chip, 
         interconnect=interconnect,
         least=max(compute, hbm, interconnect),
         most=compute / ATTAINED + hbm + one_link,
-        static=work.cycles / chip.clock + kernels,
+        static=work.cycles / chip.clock + kernels if level != "O0" else None,
     )

@@ -1,12 +1,12 @@
 """Devices by the name of a topology, most of which are not there: TPU slices, `cpu:N`, `gpu`."""
 
+import contextlib
 import math
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,8 @@ def prepare(name: str) -> None:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # two plans at a time
     jax.config.update("jax_platforms", "cpu")
     if (match := re.fullmatch(r"cpu:(\d{1,4})", name)) and int(match[1]) > 0:
-        jax.config.update("jax_num_cpu_devices", int(match[1]))
+        with contextlib.suppress(RuntimeError):  # too late; `find` says so where it matters
+            jax.config.update("jax_num_cpu_devices", int(match[1]))
 
 
 def find(name: str, slices: int = 1) -> Topology:
@@ -108,9 +109,9 @@ def _tpus(name: str, options: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(found.devices)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps what libtpu's C++ prints where it finds no TPU off the screen; errors are raised."""
+    """Keeps off the screen what libtpu's C++ prints where it finds no TPU; errors are raised."""
     sys.stderr.flush()
     screen = os.dup(2)
     with tempfile.TemporaryFile() as said:
@@ -136,7 +137,8 @@ def _cpus(name: str, count: int) -> Topology:
 
 def _local_gpus() -> Topology:
     try:
-        devices = tuple(jax.devices("gpu"))
+        with _quietly():
+            devices = tuple(jax.devices("gpu"))
     except RuntimeError as error:
         raise UserError(
             "there is no GPU to plan for",

@@ -6,8 +6,10 @@ from typing import NamedTuple
 from posetraj_jax.planning.hlo import Instruction, Program
 
 FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast while conditional call after-all "
-    "partition-id opt-barrier async-done async-update".split()
+    (
+        *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
+        *("call", "after-all", "partition-id", "opt-barrier", "async-done", "async-update"),
+    )
 )
 """Instructions that move nothing themselves."""
 
