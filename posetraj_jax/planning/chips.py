@@ -23,30 +23,71 @@ class Chip:
     """Bytes."""
     link_bandwidth: float
     """Bytes, of one link to a neighbour, in one direction."""
-    clock: float
-    """Cycles, to read the compiler's cycle estimates."""
-    smallest: str
-    """The smallest topology; the number of its dimensions is that of the network."""
+    clock: float = 0.0
+    """Cycles, to read the compiler's estimates; of TPUs only."""
+    dimensions: int = 1
+    """Of the network of a slice."""
     options: tuple[tuple[str, str], ...] = ()
     """What the compiler must be told besides, so that a device is a whole chip."""
 
 
-# FLOPs, memory and its bandwidth: Google Cloud's page of each TPU version. Links: the table in "How to
-# Scale Your Model" (Google DeepMind, 2025). Usable bytes: the limit that libtpu's compiler names
-# when a program exceeds it. Clocks: the FLOPs over those of the matrix units' cycle (v6e: assumed).
+# FLOPs, memory and its bandwidth: Google Cloud's page of each TPU version. Links: the table in
+# "How to Scale Your Model" (Google DeepMind, 2025). Usable bytes: the limit that libtpu's compiler
+# names when a program exceeds it. Clocks: the FLOPs over those of the matrix units' cycle (v6e:
+# assumed).
 TPUS = (
-    Chip("v4", "TPU v4", 32 * GIB, 30.75 * GIB, 275e12, 1.2e12, 45e9, 1.05e9, "1x1x1",
-         (("chip_config_name", "megacore"),)),
-    Chip("v5e", "TPU v5 lite", 16 * GIB, 15.75 * GIB, 197e12, 0.82e12, 45e9, 1.5e9, "1x1"),
-    Chip("v5p", "TPU v5", 96 * GIB, 95.74 * GIB, 459e12, 2.77e12, 90e9, 1.75e9, "1x1x1"),
-    Chip("v6e", "TPU v6 lite", 32 * GIB, 31.25 * GIB, 918e12, 1.64e12, 90e9, 1.75e9, "1x1"),
-)  # fmt: skip
+    Chip(
+        name="v4",
+        device_kind="TPU v4",
+        hbm_bytes=32 * GIB,
+        usable_bytes=30.75 * GIB,
+        flops=275e12,
+        hbm_bandwidth=1.23e12,
+        link_bandwidth=45e9,
+        clock=1.05e9,
+        dimensions=3,
+        options=(("chip_config_name", "megacore"),),
+    ),
+    Chip(
+        name="v5e",
+        device_kind="TPU v5 lite",
+        hbm_bytes=16 * GIB,
+        usable_bytes=15.75 * GIB,
+        flops=197e12,
+        hbm_bandwidth=0.82e12,
+        link_bandwidth=45e9,
+        clock=1.5e9,
+        dimensions=2,
+    ),
+    Chip(
+        name="v5p",
+        device_kind="TPU v5",
+        hbm_bytes=96 * GIB,
+        usable_bytes=95.74 * GIB,
+        flops=459e12,
+        hbm_bandwidth=2.77e12,
+        link_bandwidth=90e9,
+        clock=1.75e9,
+        dimensions=3,
+    ),
+    Chip(
+        name="v6e",
+        device_kind="TPU v6 lite",
+        hbm_bytes=32 * GIB,
+        usable_bytes=31.25 * GIB,
+        flops=918e12,
+        hbm_bandwidth=1.64e12,
+        link_bandwidth=90e9,
+        clock=1.75e9,
+        dimensions=2,
+    ),
+)
 
-# NVIDIA's data sheets (NVLink as one link); the driver and the CUDA context keep about 1 GiB. No cycles are estimated.
+# NVIDIA's data sheets, NVLink as one link; the driver and CUDA keep about 1 GB.
 GPUS = (
-    Chip("a100", "NVIDIA A100", 80e9, 79e9, 312e12, 2.04e12, 300e9, 1.41e9, "1"),
-    Chip("h200", "NVIDIA H200", 141e9, 140e9, 989e12, 4.8e12, 450e9, 1.98e9, "1"),
-    Chip("h100", "NVIDIA H100", 80e9, 79e9, 989e12, 3.35e12, 450e9, 1.98e9, "1"),
+    Chip("a100", "NVIDIA A100", 80e9, 79e9, 312e12, 2.04e12, 300e9),
+    Chip("h200", "NVIDIA H200", 141e9, 140e9, 989e12, 4.8e12, 450e9),
+    Chip("h100", "NVIDIA H100", 80e9, 79e9, 989e12, 3.35e12, 450e9),
 )
 
 

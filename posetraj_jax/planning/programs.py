@@ -1,4 +1,4 @@
-"""The programs that a plan compiles, with everything they work on as shapes: those of a real run."""
+"""The programs that a plan compiles, with all they work on as shapes: those of a real run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -146,7 +146,7 @@ def _start(
     mesh: Mesh,
     parameters: Parameters,
 ) -> generation.Start:
-    """What the first denoising step is given: clips over the batch axes, the rest on all devices."""
+    """What the first denoising step is given: clips over the batch axes, the rest everywhere."""
     batch: Batch = abstract_batch(networks, mesh, _batch_shape(c, 1, cached=False))
     batch = batch._replace(frames_uint8=None)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), c.batch_size))

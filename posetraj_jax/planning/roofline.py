@@ -1,4 +1,4 @@
-"""How long a program takes at least and, if nothing overlaps, at most: three bounds and their sum."""
+"""How long a program takes at least and, if nothing overlaps, at most."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -57,5 +57,5 @@ def bounds_of(
         interconnect=interconnect,
         least=max(compute, hbm, interconnect),
         most=compute / ATTAINED + hbm + one_link,
-        static=work.cycles / chip.clock + kernels if level != "O0" else None,
+        static=work.cycles / chip.clock + kernels if level != "O0" and chip.clock else None,
     )

@@ -64,7 +64,7 @@ def find(name: str, slices: int = 1) -> Topology:
     """The devices of a topology.
 
     Args:
-      name: such as `v5e:4x4` (chips along each dimension), `cpu:8`, or `gpu`: those of this machine.
+      name: such as `v5e:4x4` (chips along each dimension), `cpu:8`, or `gpu`: those of here.
       slices: how many TPU slices of this kind are joined.
 
     Raises:
@@ -79,9 +79,8 @@ def find(name: str, slices: int = 1) -> Topology:
     if chip is None or not re.fullmatch(r"[1-9]\d{0,2}(x[1-9]\d{0,2})*", layout):
         raise _unknown(name, "no chip of that name, or no such form")
     shape = tuple(int(size) for size in layout.split("x"))
-    dimensions = len(chip.smallest.split("x"))
-    if len(shape) != dimensions:
-        raise _unknown(name, f"{len(shape)} dimensions, where {kind} has {dimensions}")
+    if len(shape) != chip.dimensions:
+        raise _unknown(name, f"{len(shape)} dimensions, where {kind} has {chip.dimensions}")
     options: dict[str, Any] = dict(chip.options)
     if math.prod(shape) < math.prod(HOST):
         options["chips_per_host_bounds"] = (*shape, 1)[:3]
