@@ -88,11 +88,11 @@ def _clips_per_device(asked: int | None, overrides: Mapping[str, str]) -> int:
     if asked is None:
         return 0 if "batch_size" in overrides else 1
     if asked < 1 or "batch_size" in overrides:
+        batch = f" --config.batch_size={overrides.get('batch_size')}"
         raise UserError(
             "the number of clips cannot be settled",
             expected="either --clips_per_device of at least 1, or --config.batch_size",
-            got=f"--clips_per_device {asked}"
-            + (f" --config.batch_size={overrides['batch_size']}" * ("batch_size" in overrides)),
+            got=f"--clips_per_device {asked}" + batch * ("batch_size" in overrides),
             fix="give one of the two",
         )
     return asked

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-GIB = 2**30
+GIB = 2.0**30
 
 
 @dataclass(frozen=True)

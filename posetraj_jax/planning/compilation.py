@@ -3,7 +3,7 @@
 import math
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +20,13 @@ LEVELS = {"O0": "O0", "default": "UNKNOWN"}
 """Levels of optimisation by what a user calls them. O0 takes minutes where the default takes far
 longer; its memory is within some percent."""
 REPORTS = {
-    "before": "before_optimizations.txt",
-    "after": "after_optimizations.txt",
-    "assignment": "after_optimizations-buffer-assignment.txt",
-    "live_ranges": "after_optimizations-live-range.txt",
+    "given": ("before_optimizations.txt",),
+    "assignment": ("after_optimizations-buffer-assignment.txt",),
+    "live_ranges": ("after_optimizations-live-range.txt",),
+    # The final program, which has cycle estimates, is missing where the memory does not suffice.
+    "made": ("after_codegen.txt", "after_optimizations.txt"),
 }
-CODEGEN = "after_codegen.txt"
-"""The final program with the cycle estimates; missing where the memory does not suffice."""
+"""How the names of the compiler's reports end, the best first."""
 
 
 class Memory(NamedTuple):
@@ -92,7 +92,7 @@ def compile_program(planned: Planned, platform: str, level: str, progress: Progr
                 program = hlo.parse(compiled.as_text().splitlines())
                 return Compiled(program, _plain_memory(planned, measured), "", count)
             del compiled
-            program, memory = _read(Path(folder), planned.kinds, measured)
+            program, memory = read_reports(Path(folder), planned.kinds, measured)
             return Compiled(program, memory, refused, count)
 
 
@@ -112,9 +112,20 @@ def _measured(compiled: Any) -> dict[str, int]:
     return {name.removesuffix("_in_bytes"): int(getattr(stats, name)) for name in names}
 
 
-def _read(folder: Path, kinds: Kinds, measured: dict[str, int]) -> tuple[hlo.Program, Memory]:
-    files = {role: _largest(folder, suffix) for role, suffix in REPORTS.items()}
-    with files["before"].open() as lines:
+def read_reports(
+    folder: Path, kinds: Kinds, measured: dict[str, int]
+) -> tuple[hlo.Program, Memory]:
+    """What the reports in `folder` say of a TPU program.
+
+    Args:
+      kinds: pattern of an argument's path → what it is.
+      measured: JAX's `memory_analysis`; empty where there is none.
+
+    Raises:
+      FileNotFoundError: a report is missing.
+    """
+    files = {role: _largest(folder, endings) for role, endings in REPORTS.items()}
+    with files["given"].open() as lines:
         given = hlo.parse(lines).parameters
     # Before it is optimised every argument has a line of its own, with its path.
     paths = {int(i.rest.partition(")")[0]): i.operation for i in given}
@@ -122,26 +133,29 @@ def _read(folder: Path, kinds: Kinds, measured: dict[str, int]) -> tuple[hlo.Pro
         arena = memory_report.read_arena(
             assignment, ranges, lambda number: _kind(paths[number], kinds)
         )
-    with (_largest(folder, CODEGEN, files["after"])).open() as lines:
+    with files["made"].open() as lines:
         program = hlo.parse(lines)
     moment = memory_report.find_peak(arena, program)
+    held = arena.allocated - arena.arena + moment.num_bytes
+    beside = arena.constants + arena.results
     return program, Memory(
         arguments=arena.arguments,
         # JAX counts scratch of collectives too; the reports, what else is kept beside it.
-        arena=max(arena.arena + arena.constants + arena.results, measured.get("temp_size", 0)),
+        arena=max(arena.arena + beside, measured.get("temp_size", 0)),
         code=measured.get("generated_code_size", 0),
-        peak=max(arena.allocated - arena.arena + moment.num_bytes, measured.get("peak_memory", 0)),
+        peak=max(held, measured.get("peak_memory", 0)),
         moment=moment,
         measured=measured,
     )
 
 
-def _largest(folder: Path, suffix: str, otherwise: Path | None = None) -> Path:
+def _largest(folder: Path, endings: Sequence[str]) -> Path:
     """The report of the program itself; smaller ones are of programs that the compiler adds."""
-    found = [path for path in folder.iterdir() if path.name.endswith("." + suffix)]
-    if not found and otherwise is None:
-        raise FileNotFoundError(f"the compiler wrote no {suffix}: this libtpu is not understood")
-    return max(found, key=lambda path: path.stat().st_size, default=otherwise)
+    for ending in endings:
+        found = [path for path in folder.iterdir() if path.name.endswith(f".{ending}")]
+        if found:
+            return max(found, key=lambda path: path.stat().st_size)
+    raise FileNotFoundError(f"the compiler wrote no {endings[-1]}: this libtpu is not understood")
 
 
 def _plain_memory(planned: Planned, measured: dict[str, int]) -> Memory:

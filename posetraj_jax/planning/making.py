@@ -58,12 +58,18 @@ def page_of(c: ConfigDict, request: Request, *, cached: bool = True) -> dict[str
     return page
 
 
+def with_clips(c: ConfigDict, target: Topology, clips_per_device: int) -> ConfigDict:
+    """The config with as many clips for every device; devices that share clips count as one."""
+    mesh = MeshOptions(**c.mesh).over(len(target.devices))
+    changed = c.copy_and_resolve_references()
+    changed.batch_size = clips_per_device * mesh.data * mesh.fsdp
+    return changed
+
+
 def _make(c: ConfigDict, request: Request) -> dict[str, Any]:
     target = topology.find(request.topology, c.mesh.slices)
     if request.clips_per_device:
-        c = c.copy_and_resolve_references()
-        mesh = MeshOptions(**c.mesh).over(len(target.devices))
-        c.batch_size = request.clips_per_device * mesh.data * mesh.fsdp
+        c = with_clips(c, target, request.clips_per_device)
     plan = (programs.sampling if request.samples else programs.training)(c, target)
     progress = Progress()
     with progress.phase("count the model's FLOPs"):

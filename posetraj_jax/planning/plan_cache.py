@@ -1,5 +1,6 @@
 """Pages that were made before, by the digest of everything that they depend on."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -53,7 +54,8 @@ def save(digest: str, page: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(page))
         partial.replace(path)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _version(name: str) -> str:
