@@ -63,7 +63,8 @@ def _model() -> ConfigDict:
     c.temporal_context = "batch_major"  # layout of the temporal layers' image context: diffusers
     c.copy_add_embedding = True  # ControlNet starts with the UNet's add_embedding too
     c.dtype = "auto"  # activations: bfloat16 on accelerators and float32 on CPU, or either
-    c.remat = "none"  # recompute in backward: none | blocks (all) | dots (all but products)
+    c.attention = "auto"  # within frames: auto | xla | cudnn (NVIDIA) | splash (TPU)
+    c.remat = ("none",)  # recompute: none | blocks (all) | dots (all but products); or each level's
     return c
 
 

@@ -19,7 +19,7 @@ CHOICES = {
     "model.variant": tuple(NUM_SKIPS),
     "model.temporal_context": ("batch_major", "interleaved"),
     "model.dtype": ("auto", "bfloat16", "float32"),
-    "model.remat": ("none", "blocks", "dots"),
+    "model.attention": ("auto", "xla", "cudnn", "splash"),
     "camera.encoder": ("linear", "mlp"),
     "camera.init": ("zero", "uniform"),
     "camera.normalise": ("relative", "none", "subtract"),
@@ -34,6 +34,10 @@ CHOICES = {
     "spa.source": ("single_frame", "sliced"),
     "spa.gradient": ("spatial", "all"),
 }
+
+REMAT = ("none", "blocks", "dots")
+LEVELS = {"svd": 4, "svd_xt": 4, "tiny": 4, "micro": 2}
+"""Resolutions of each variant's networks."""
 
 INFINITY, POSITIVE = math.inf, sys.float_info.min
 RANGES = {
@@ -85,7 +89,7 @@ RANGES = {
 
 MAY_DIFFER_ON_RESUME = (
     *("steps", "log.", "save.", "sample.", "mesh."),
-    *("data.num_workers", "data.read_threads"),
+    *("data.num_workers", "data.read_threads", "model.remat", "model.attention"),
 )
 """What a rerun of a command may change; not `eval.`, so that a run's losses stay comparable."""
 
@@ -104,6 +108,12 @@ def validate(c: ConfigDict) -> None:
         for field, (low, high) in RANGES.items()
         if not low <= flat[field] < high
     ]
+    levels = LEVELS.get(c.model.variant, len(c.model.remat))
+    if len(c.model.remat) not in (1, levels) or set(c.model.remat) - set(REMAT):
+        problems.append(
+            f"model.remat = {','.join(c.model.remat)}: one of {', '.join(REMAT)}, or {levels} of "
+            "them, the widest image's first"
+        )
     if not c.diffusion.sigma_min < c.diffusion.sigma_max:
         problems.append("diffusion.sigma_min: below diffusion.sigma_max")
     if c.spa.frames > c.data.num_frames:

@@ -106,7 +106,7 @@ def make_mesh(options: MeshOptions, devices: Sequence[Any] | None = None) -> Mes
     return Mesh(grid, AXES, axis_types=types)
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
@@ -124,7 +124,11 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 
 def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:
-    """`jax.jit` of a function that knows the mesh it runs on, as `constrain` and `whole` need."""
+    """`jax.jit` of a function that knows the mesh it runs on, as `constrain` and `whole` need.
+
+    At least one argument must lie on the mesh: from numpy arrays alone JAX makes a program for one
+    device.
+    """
 
     def traced(*args: Any, **kwargs: Any) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -133,34 +137,57 @@ def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:
     return jax.jit(traced, **options)
 
 
+def current_mesh() -> AbstractMesh | None:
+    """The mesh of what is traced now, if it has more than one device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.size == 1 else mesh
+
+
 def constrain(x: Float[Array, "b f n *rest"]) -> Float[Array, "b f n *rest"]:
     """Says where activations live: clips over the batch axes, each split by frames or by rows.
 
     `n` is rows or tokens. A clip whose frames and rows both do not divide by `context` stays whole.
     Outside of a mesh this does nothing.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return x
-    parts = mesh.shape[CONTEXT]
-    by_frames = x.shape[1] % parts == 0
-    by_rows = not by_frames and x.shape[2] % parts == 0
-    return _placed(x, P(BATCH_AXES, CONTEXT if by_frames else None, CONTEXT if by_rows else None))
+    mesh = current_mesh()
+    return x if mesh is None else _placed(x, _video_spec(x.shape, mesh))
 
 
 def constrain_positions(x: Float[Array, "b f n *rest"]) -> Float[Array, "b f n *rest"]:
     """The same for what needs all frames of a position: split by positions."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.shape[CONTEXT] == 1:
+    mesh = current_mesh()
+    if mesh is None or mesh.shape[CONTEXT] == 1:
         return x
-    divides = x.shape[2] % mesh.shape[CONTEXT] == 0
-    return _placed(x, P(BATCH_AXES, None, CONTEXT if divides else None))
+    by_positions = CONTEXT if x.shape[2] % mesh.shape[CONTEXT] == 0 else None
+    return _placed(x, P(_batch_axes(x.shape[0], mesh), None, by_positions))
+
+
+def attention_specs(shape: tuple[int, ...]) -> tuple[P, P]:
+    """Where queries [b f n ...] of attention within frames live, and where keys and values do.
+
+    Clips that are split by rows are split by queries here, and every device has all keys.
+    """
+    of_queries = _video_spec(shape, current_mesh())
+    return of_queries, P(*of_queries[:2])
+
+
+def _video_spec(shape: tuple[int, ...], mesh: AbstractMesh) -> P:
+    parts = mesh.shape[CONTEXT]
+    by_frames = shape[1] % parts == 0
+    by_rows = not by_frames and shape[2] % parts == 0
+    axes = _batch_axes(shape[0], mesh)
+    return P(axes, CONTEXT if by_frames else None, CONTEXT if by_rows else None)
+
+
+def _batch_axes(clips: int, mesh: AbstractMesh) -> tuple[str, ...] | None:
+    """None for clips that do not divide, as when a single one is sampled: all devices make it."""
+    return BATCH_AXES if clips % batch_shards(mesh) == 0 else None
 
 
 def is_split() -> bool:
     """Whether what is traced now runs on devices that share parameters."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and mesh.shape[FSDP] > 1
+    mesh = current_mesh()
+    return mesh is not None and mesh.shape[FSDP] > 1
 
 
 def whole(kernel: Float[Array, "*axes"], dtype: Any) -> Float[Array, "*axes"]:
@@ -185,8 +212,7 @@ def _gather_forward(kernel: Array, dtype: Any) -> tuple[Array, Array]:
 
 
 def _gather_backward(dtype: Any, of_type: Array, gradient: Array) -> tuple[Array]:
-    mesh = jax.sharding.get_abstract_mesh()
-    spec = _spec("kernel", gradient.shape, mesh)
+    spec = _spec("kernel", gradient.shape, current_mesh())
     return (_placed(gradient, spec).astype(of_type.dtype),)
 
 

@@ -1,6 +1,6 @@
 """The four networks of a variant, built from the config, and the tuple of their parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from posetraj_jax import tree
+from posetraj_jax.errors import UserError
 from posetraj_jax.models.clip import CLIPVision, CLIPVisionConfig
 from posetraj_jax.models.controlnet import ControlNet, ControlNetConfig
 from posetraj_jax.models.denoiser import Denoiser
@@ -15,6 +16,9 @@ from posetraj_jax.models.unet import UNet, UNetConfig
 from posetraj_jax.models.vae import VAE, VAEConfig
 from posetraj_jax.nn.build import Network, build
 from posetraj_jax.structs import Encoders
+
+KERNELS = {"tpu": "splash", "gpu": "cudnn"}
+"""The attention kernel of a platform that has one."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,9 @@ class ModelOptions:
     residual_multiplicity: tuple[int, ...]
     temporal_context: str = "batch_major"
     copy_add_embedding: bool = True
-    remat: str = "none"
+    remat: tuple[str, ...] = ("none",)
+    attention: str = "xla"
+    """Resolved: a kernel, not "auto"."""
     dtype: Any = jnp.float32
     """Resolved: a type, not "auto"."""
     camera: bool = False
@@ -35,8 +41,12 @@ class ModelOptions:
     """Whether there is a ControlNet at all."""
 
 
-def options_of(fields: Mapping[str, Any], dtype: Any) -> ModelOptions:
+def options_of(fields: Mapping[str, Any], dtype: Any, attention: str = "xla") -> ModelOptions:
     """The options that a flattened config holds: dotted field → value.
+
+    Args:
+      fields: `model.dtype` and `model.attention` are not read, because they depend on the devices.
+      dtype, attention: as `suited_to` gives them.
 
     Raises:
       KeyError, TypeError: fields of the sections `model` or `camera` are missing or unknown.
@@ -47,12 +57,34 @@ def options_of(fields: Mapping[str, Any], dtype: Any) -> ModelOptions:
         if name.startswith("model.")
     }
     return ModelOptions(
-        **model | {"dtype": jnp.dtype(dtype)},
+        **model | {"dtype": jnp.dtype(dtype), "attention": attention},
         camera=fields["camera.enabled"],
         camera_encoder=fields["camera.encoder"],
         camera_init=fields["camera.init"],
         controlled=fields["stage"] > 0,
     )
+
+
+def suited_to(platform: str, dtype: str = "auto", attention: str = "auto") -> dict[str, Any]:
+    """`dtype` and `attention` of ModelOptions for a platform of JAX: cpu, gpu or tpu.
+
+    auto: bfloat16 but on CPU, where XLA does not speed it up; the platform's own attention kernel.
+
+    Raises:
+      UserError: an attention kernel that the platform does not have, or not in this type.
+    """
+    if dtype == "auto":
+        dtype = "float32" if platform == "cpu" else "bfloat16"
+    own = KERNELS.get(platform, "xla")
+    usable = "xla" if own == "cudnn" and dtype == "float32" else own
+    if attention not in ("auto", "xla", usable):
+        raise UserError(
+            f"this attention kernel does not run on {platform} in {dtype}",
+            expected=f"model.attention = auto, xla{'' if usable == 'xla' else f' or {usable}'}",
+            got=attention,
+            fix="set --config.model.attention=auto",
+        )
+    return {"dtype": jnp.dtype(dtype), "attention": usable if attention == "auto" else attention}
 
 
 class Parameters(NamedTuple):
@@ -102,12 +134,14 @@ def assemble(
     image_encoder: CLIPVisionConfig,
     *,
     dtype: Any,
-    remat: str = "none",
+    remat: Sequence[str] = ("none",),
+    attention: str = "xla",
 ) -> Networks:
     """The networks of these architectures, computing in `dtype`."""
+    kinds = {"dtype": dtype, "remat": remat, "attention": attention}
     return Networks(
-        unet=build(UNet, unet, dtype=dtype, remat=remat),
-        controlnet=controlnet and build(ControlNet, controlnet, dtype=dtype, remat=remat),
+        unet=build(UNet, unet, **kinds),
+        controlnet=controlnet and build(ControlNet, controlnet, **kinds),
         vae=build(VAE, vae, dtype=dtype),
         image_encoder=build(CLIPVision, image_encoder, dtype=dtype),
     )
@@ -135,4 +169,5 @@ def build_networks(options: ModelOptions) -> Networks:
         clip,
         dtype=options.dtype,
         remat=options.remat,
+        attention=options.attention,
     )

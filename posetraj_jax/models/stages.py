@@ -174,7 +174,7 @@ class DownStage(Level):
         self.resnets = nnx.List(_resnets([c_in] + [c_out] * (layers - 1), level, config, make, eps))
         self.attentions = nnx.List(_transformers(0 if is_last else layers, level, config, make))
         self.downsamplers = nnx.List([] if is_last else [Downsample(c_out, make)])
-        self.remat = make.remat
+        self.remat = make.remat(level)
 
     def __call__(
         self,
@@ -202,7 +202,7 @@ class MidStage(Level):
         level, c = config.num_levels - 1, config.block_out_channels[-1]
         self.resnets = nnx.List(_resnets([c, c], level, config, make, eps=1e-5))
         self.attentions = nnx.List(_transformers(1, level, config, make))
-        self.remat = make.remat
+        self.remat = make.remat(level)
 
     def __call__(
         self,
@@ -235,7 +235,7 @@ class UpStage(Level):
             _transformers(len(channels_in) if attends else 0, level, config, make)
         )
         self.upsamplers = nnx.List([] if is_last else [Upsample(c_out, make)])
-        self.remat = make.remat
+        self.remat = make.remat(level)
 
     def __call__(
         self,

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from posetraj_jax.nn.attention_kernels import attend
 from posetraj_jax.nn.layers import Make
+from posetraj_jax.sharding import constrain, constrain_positions
 
 TemporalContext = Literal["batch_major", "interleaved"]
 
@@ -20,14 +22,12 @@ class SelfAttention(nnx.Module):
         self.to_k = make.linear(d, d, bias=qkv_bias)
         self.to_v = make.linear(d, d, bias=qkv_bias)
         self.to_out = make.linear(d, d)
-        self.heads = heads
+        self.heads, self.kernel = heads, make.attention
 
     def __call__(self, x: Float[Array, "*batch n d"]) -> Float[Array, "*batch n d"]:
         """Attends along `n`; softmax in float32."""
         q, k, v = (self._heads(project(x)) for project in (self.to_q, self.to_k, self.to_v))
-        # The library takes one batch axis: frames attend separately, so they join the clips.
-        q, k, v = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
-        return self.to_out(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))
+        return self.to_out(attend(q, k, v, self.kernel).reshape(x.shape))
 
     def over_frames(self, x: Float[Array, "b f n d"]) -> Float[Array, "b f n d"]:
         """Attends along `f`, every token position by itself; softmax in float32.
@@ -35,11 +35,12 @@ class SelfAttention(nnx.Module):
         A clip has few frames, so the scores are small and the plain products are the fast form;
         the frame axis stays where it is.
         """
-        q, k, v = (self._heads(project(x)) for project in (self.to_q, self.to_k, self.to_v))
+        projections = (self.to_q, self.to_k, self.to_v)
+        q, k, v = (constrain_positions(self._heads(project(x))) for project in projections)
         scores = jnp.einsum("bfnke,bgnke->bnkfg", q, k, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1).astype(v.dtype)
         mixed = jnp.einsum("bnkfg,bgnke->bfnke", weights, v)
-        return self.to_out(mixed.reshape(x.shape))
+        return self.to_out(constrain(mixed.reshape(x.shape)))
 
     def _heads(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.heads, -1)

@@ -7,15 +7,16 @@ tracing and nothing afterwards.
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from posetraj_jax import tree
-from posetraj_jax.nn.layers import Make, Remat
+from posetraj_jax.nn.attention_kernels import Attention
+from posetraj_jax.nn.layers import POLICIES, Make, Remat
 
 Params = dict[str, Any]
 
@@ -31,7 +32,10 @@ class Network:
     module_cls: Callable[[Any, Make], nnx.Module]
     config: Any
     dtype: Any = jnp.float32
-    remat: Remat = "none"
+    remat: tuple[Remat, ...] = ("none",)
+    """One policy for all levels, or one for each from the widest image down."""
+    attention: Attention = "xla"
+    """The kernel of self-attention within frames."""
     still: bool = False
     """For clips of one frame: nothing temporal runs, and its parameters are not read."""
 
@@ -66,22 +70,25 @@ def build(
     config: Any,
     *,
     dtype: Any = jnp.float32,
-    remat: str = "none",
+    remat: Sequence[str] = ("none",),
+    attention: str = "xla",
 ) -> Network:
     """The network `module_cls(config)` computing in `dtype`.
 
-    `remat` is "none", "blocks" or "dots" (see `layers.checkpointed`).
+    `remat` has "none", "blocks" or "dots" (see `layers.checkpointed`) for all levels or for each.
 
     Raises:
-        ValueError: Unknown `remat`.
+        ValueError: Unknown `remat` or `attention`.
     """
-    if remat not in ("none", "blocks", "dots"):
-        raise ValueError(f'remat is "none", "blocks" or "dots", got {remat!r}')
-    return Network(module_cls, config, jnp.dtype(dtype), remat)
+    if unknown := set(remat) - set(POLICIES):
+        raise ValueError(f"remat is one of {', '.join(POLICIES)}, got {sorted(unknown)}")
+    if attention not in get_args(Attention):
+        raise ValueError(f"attention is one of {get_args(Attention)}, got {attention!r}")
+    return Network(module_cls, config, jnp.dtype(dtype), tuple(remat), attention)
 
 
 def _construct(network: Network, key: Any) -> tuple[Any, Params]:
-    make = Make(key, network.dtype, network.remat, still=network.still)
+    make = Make(key, network.dtype, network.remat, still=network.still, attention=network.attention)
     graph, state = nnx.split(network.module_cls(network.config, make), nnx.Param)
     return graph, _with_string_keys(nnx.to_pure_dict(state))
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from posetraj_jax.nn.attention_kernels import Attention
+from posetraj_jax.nn.convolutions import convolve_halving
 from posetraj_jax.sharding import WHOLE, is_split, whole
 
 Remat = Literal["none", "blocks", "dots"]
@@ -42,10 +44,23 @@ class Make:
     would take XLA a minute to compile for a tiny network.
     """
 
-    def __init__(self, key: Any, dtype: Any, remat: Remat, *, still: bool = False):
-        self.dtype, self.remat, self.still = dtype, remat, still
+    def __init__(
+        self,
+        key: Any,
+        dtype: Any,
+        remat: tuple[Remat, ...] = ("none",),
+        *,
+        still: bool = False,
+        attention: Attention = "xla",
+    ):
+        self.dtype, self.still, self.attention = dtype, still, attention
+        self._remat = remat
         self._key, self._num_blocks = key, 0
         self._block, self._used = jnp.zeros((0,)), 0
+
+    def remat(self, level: int) -> Remat:
+        """What the backward pass recomputes at a level; one policy may stand for all levels."""
+        return self._remat[level if len(self._remat) > 1 else 0]
 
     def params(self) -> None:
         """No key: flax asks for one before every initialiser, but the ones given here need none."""
@@ -82,6 +97,8 @@ class Make:
             "dtype": self.dtype,
             "promote_dtype": _in_use,
         }
+        if options.get("strides") == 2:
+            defaults["conv_general_dilated"] = convolve_halving
         return nnx.Conv(c_in, c_out, kernel, **defaults | options, rngs=self)
 
     def layer_norm(self, d: int) -> nnx.LayerNorm:
@@ -97,10 +114,10 @@ class Make:
         return self.uniform(shape, fan_in**-0.5).astype(dtype)
 
 
-def _in_use(arrays: tuple[Array, Array, Array | None], *, dtype: Any) -> tuple[Any, ...]:
+def _in_use(arrays: tuple[Any, Any, Any], *, dtype: Any) -> tuple[Any, ...]:
     """Input, kernel and bias of a layer in the compute type; the kernel whole, wherever it lies."""
-    x, kernel, bias = arrays
-    return x.astype(dtype), whole(kernel, dtype), None if bias is None else bias.astype(dtype)
+    x, kernel, bias = (each if each is None else jnp.asarray(each) for each in arrays)
+    return x.astype(dtype), whole(kernel, dtype), bias if bias is None else bias.astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnames="shape")

@@ -1,10 +1,10 @@
 """Residual blocks in space, in time and in both, and the layers that change the resolution."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from posetraj_jax.nn.convolutions import convolve_doubled
 from posetraj_jax.nn.layers import OVER_CLIP, OVER_FRAME, Blend, GroupNorm, Make
 
 SPATIAL_KERNEL = (3, 3)
@@ -95,8 +95,8 @@ class Upsample(nnx.Module):
     """Doubles the resolution by repeating pixels, then convolves."""
 
     def __init__(self, channels: int, make: Make):
-        self.conv = make.conv(channels, channels)
+        self.conv = make.conv(channels, channels, conv_general_dilated=convolve_doubled)
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 c"]:
         """Twice the rows and columns."""
-        return self.conv(jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2))
+        return self.conv(x)

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from posetraj_jax import config
 from posetraj_jax.planning.compilation import Memory
-from posetraj_jax.planning.memory_report import ACTIVATIONS, GATHERED
+from posetraj_jax.planning.memory_report import ACTIVATIONS
 from posetraj_jax.planning.topology import Topology
 from posetraj_jax.sharding import MAX_FSDP, MeshOptions
 
@@ -18,7 +18,7 @@ def advise(c: ConfigDict, topology: Topology, memory: Memory, *, trains: bool) -
     mesh = MeshOptions(**c.mesh).over(devices)
     found = []
     if trains:
-        found += _of_activations(c, mesh, memory)
+        found += _of_activations(c, memory)
     more = mesh.fsdp * 2
     state = sum(memory.arguments.get(kind, 0) for kind in STATE)
     if more <= MAX_FSDP and devices % (more * mesh.context) == 0:
@@ -48,10 +48,10 @@ def advise(c: ConfigDict, topology: Topology, memory: Memory, *, trains: bool) -
     return found
 
 
-def _of_activations(c: ConfigDict, mesh: MeshOptions, memory: Memory) -> list[str]:
+def _of_activations(c: ConfigDict, memory: Memory) -> list[str]:
     kinds = memory.moment.kinds if memory.moment else {}
     found = []
-    if c.model.remat != "blocks":
+    if set(c.model.remat) != {"blocks"}:
         kept = kinds.get(ACTIVATIONS, 0) / 1e9
         found.append(
             f"--config.model.remat=blocks: most of {kept:.2f} GB of activations, for up to a third "
@@ -61,11 +61,5 @@ def _of_activations(c: ConfigDict, mesh: MeshOptions, memory: Memory) -> list[st
         found.append(
             "--config.data.latents=FOLDER (data_prep.encode_latents): no image encoder, and a "
             "fifth of the FLOPs less"
-        )
-    gathered = kinds.get(GATHERED, 0)
-    if gathered > memory.total / 4 and mesh.fsdp > 1:
-        found.append(
-            f"{gathered / 1e9:.2f} GB of kernels are gathered at the fullest moment: "
-            "--config.model.remat=blocks gathers them again instead of keeping them"
         )
     return found

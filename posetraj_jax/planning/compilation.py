@@ -58,7 +58,9 @@ class Compiled(NamedTuple):
     refused: str
     """In the compiler's words, why this cannot run; empty where it can."""
     flops: int
-    """Of all devices, as traced: with what is recomputed."""
+    """Of all devices, with what is recomputed but for a kernel's own."""
+    model_flops: int
+    """Without what is recomputed."""
 
 
 def compile_program(planned: Planned, platform: str, level: str, progress: Progress) -> Compiled:
@@ -69,9 +71,14 @@ def compile_program(planned: Planned, platform: str, level: str, progress: Progr
       level: of `LEVELS`.
     """
     of = f" {planned.name}"
+    with progress.phase("count the FLOPs of the" + of):
+        counts = {}
+        for function in (planned.plain, planned.model):
+            if function not in counts:
+                counts[function] = flops.count(function, *planned.arguments)
+        run, model = counts[planned.plain], counts[planned.model]
     with progress.phase("trace" + of):
         traced = planned.function.trace(*planned.arguments)
-        count = flops.count(planned.function, *planned.arguments)
     with progress.phase("lower" + of):
         lowered = traced.lower(lowering_platforms=(platform if platform != "gpu" else "cuda",))
         del traced
@@ -90,10 +97,10 @@ def compile_program(planned: Planned, platform: str, level: str, progress: Progr
             measured = _measured(compiled)
             if platform != "tpu":
                 program = hlo.parse(compiled.as_text().splitlines())
-                return Compiled(program, _plain_memory(planned, measured), "", count)
+                return Compiled(program, _plain_memory(planned, measured), "", run, model)
             del compiled
             program, memory = read_reports(Path(folder), planned.kinds, measured)
-            return Compiled(program, memory, refused, count)
+            return Compiled(program, memory, refused, run, model)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from posetraj_jax import config, flops, sharding
+from posetraj_jax import config, sharding
 from posetraj_jax.planning import (
     advice,
     collectives,
@@ -72,14 +72,10 @@ def _make(c: ConfigDict, request: Request) -> dict[str, Any]:
         c = with_clips(c, target, request.clips_per_device)
     plan = (programs.sampling if request.samples else programs.training)(c, target)
     progress = Progress()
-    with progress.phase("count the model's FLOPs"):
-        function, arguments = plan.model()
-        model_flops = flops.count(function, *arguments)
     made, memories = [], []
     for planned in plan.programs:
         compiled = compilation.compile_program(planned, target.platform, request.level, progress)
-        count = compiled.flops if planned is not plan.programs[0] else model_flops
-        made.append(_program(planned, compiled, count, plan, target, request.level))
+        made.append(_program(planned, compiled, plan, target, request.level))
         memories.append(compiled.memory)
     return _page(c, request, plan, target, made) | {
         "advice": _advice(c, request, target, made, memories),
@@ -88,12 +84,7 @@ def _make(c: ConfigDict, request: Request) -> dict[str, Any]:
 
 
 def _program(
-    planned: Planned,
-    compiled: Compiled,
-    model_flops: int,
-    plan: Plan,
-    target: Topology,
-    level: str,
+    planned: Planned, compiled: Compiled, plan: Plan, target: Topology, level: str
 ) -> dict[str, Any]:
     """The numbers of one compiled program."""
     per_device = compiled.flops / len(target.devices)
@@ -108,7 +99,7 @@ def _program(
         "fits": _fits(compiled, target),
         "refused": compiled.refused,
         "memory": _memory(compiled.memory),
-        "model_flops": model_flops,
+        "model_flops": compiled.model_flops,
         "flops": compiled.flops,
         "flops_per_device": per_device,
         "hbm_bytes": done.hbm_bytes if target.chip else 0,
@@ -159,7 +150,8 @@ def _page(
         "device_kind": target.devices[0].device_kind,
         "mesh": dict(plan.mesh.shape),
         "dtype": plan.dtype,
-        "remat": c.model.remat,
+        "attention": plan.attention,
+        "remat": ",".join(c.model.remat),
         "size": {
             "frames": c.data.num_frames,
             "height": c.data.height,

@@ -31,9 +31,10 @@ def _title(page: Page) -> str:
     size = " x ".join(str(page["size"][name]) for name in ("frames", "height", "width"))
     return (
         f"# {page['config']} on {page['topology']}\n\n"
-        f"{page['devices']} x {page['device_kind']}, mesh {mesh}; {size}, {page['dtype']}, "
-        f"remat {page['remat']},\n{page['clips']} clips per {page['per']} "
-        f"({page['clips_per_device']:g} per device and pass, {page['passes']} passes)"
+        f"{page['devices']} x {page['device_kind']}, mesh {mesh}\n"
+        f"{size}, {page['dtype']}, attention {page['attention']}, remat {page['remat']}\n"
+        f"{page['clips']} clips per {page['per']}: {page['clips_per_device']:g} per device in each "
+        f"of {page['passes']} passes"
     )
 
 

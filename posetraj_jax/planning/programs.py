@@ -9,14 +9,14 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from posetraj_jax import config, generation, sharding, weights
+from posetraj_jax import generation, sharding, weights
 from posetraj_jax.generation import SamplingOptions
-from posetraj_jax.models.networks import Networks, Parameters, build_networks, options_of
+from posetraj_jax.models.networks import ModelOptions, Networks, Parameters, build_networks
 from posetraj_jax.planning.topology import Topology
 from posetraj_jax.published import ImageStatistics, SigmaRange
 from posetraj_jax.sharding import MeshOptions
 from posetraj_jax.structs import Batch
-from posetraj_jax.training.options import compute_dtype, initial_options, step_options
+from posetraj_jax.training.options import initial_options, model_options, step_options
 from posetraj_jax.training.program import (
     BatchShape,
     abstract_batch,
@@ -50,6 +50,10 @@ class Planned(NamedTuple):
     """ShapeDtypeStructs with shardings."""
     kinds: Kinds
     """Pattern of an argument's path → what it is."""
+    plain: Callable[..., Any]
+    """The same on the same arguments, with plain attention, whose products can be counted."""
+    model: Callable[..., Any]
+    """And without recomputation: the model's own FLOPs."""
     runs: int = 1
     """How often it runs for one `clips`."""
 
@@ -60,25 +64,47 @@ class Plan(NamedTuple):
     mesh: Mesh
     dtype: str
     """That activations are computed in."""
+    attention: str
+    """The kernel."""
     clips: int
     """Of one optimizer step, or one batch of videos, over all devices."""
     programs: list[Planned]
-    model: Callable[[], tuple[Any, tuple[Any, ...]]]
-    """Makes the function and arguments whose FLOPs are the model's, without recomputation."""
 
 
 def training(c: ConfigDict, topology: Topology) -> Plan:
     """The optimizer step of a validated config; no file that it names is needed.
 
     Raises:
-      UserError: the mesh or the batch does not fit the devices.
+      UserError: the mesh or the batch does not fit the devices, or the config names an attention
+        kernel that they do not have.
     """
-    mesh = _mesh(c, topology)
-    step, arguments = _step(c, topology, mesh, c.model.remat)
-    planned = Planned("train step", step, arguments, STEP_KINDS)
-    dtype = str(compute_dtype(c.model.dtype, topology.platform))
+    mesh, model = _mesh(c, topology), model_options(c, topology.platform)
+    start, options = initial_options(c), step_options(c, ImageStatistics())
+    networks = build_networks(model)
+    program = make_program(networks, mesh, start, options)
+    cached = bool(c.data.latents)
+    frozen = abstract_frozen(
+        networks, mesh, start, model.dtype, cached=cached, placement=c.mesh.frozen
+    )
+    batch = abstract_batch(networks, mesh, _batch_shape(c, c.optim.accumulate, cached=cached))
+
+    def step_of(other: ModelOptions) -> Any:
+        return make_program(build_networks(other), mesh, start, options).step
+
+    counted = replace(model, attention="xla")
+    plain = program.step if counted == model else step_of(counted)
+    lean = replace(counted, remat=("none",))
+
+    planned = Planned(
+        "train step",
+        program.step,
+        (program.state, frozen, batch, abstract_key(mesh)),
+        STEP_KINDS,
+        plain=plain,
+        model=plain if lean == counted else step_of(lean),
+    )
     clips = c.batch_size * c.optim.accumulate
-    return Plan(mesh, dtype, clips, [planned], lambda: _step(c, topology, mesh, "none"))
+    return Plan(mesh, str(model.dtype), model.attention, clips, [planned])
 
 
 def sampling(c: ConfigDict, topology: Topology) -> Plan:
@@ -87,11 +113,36 @@ def sampling(c: ConfigDict, topology: Topology) -> Plan:
     Raises:
       UserError: as `training`.
     """
-    mesh = _mesh(c, topology)
-    dtype = compute_dtype(c.model.dtype, topology.platform)
-    networks = build_networks(options_of(config.flatten(c), dtype))
+    mesh, model = _mesh(c, topology), model_options(c, topology.platform)
+    networks, options = build_networks(model), _sampling_options(c)
+    program = generation.make_program(networks, options, mesh)
+    plain = generation.make_program(build_networks(replace(model, attention="xla")), options, mesh)
+    parameters = _all_parameters(networks, mesh, model.dtype, c.mesh.frozen)
+    start = _start(c, program, networks, options, mesh, parameters)
+    number = jax.ShapeDtypeStruct((), np.float32, sharding=sharding.replicated(mesh))
+    step = Planned(
+        "denoising step",
+        program.step,
+        (start.latents, number, number, parameters, start._replace(latents=None)),
+        SAMPLING_KINDS,
+        plain=plain.step,
+        model=plain.step,
+        runs=c.sample.steps,
+    )
+    decode = Planned(
+        "decode",
+        program.decode,
+        (parameters.vae, start.latents),
+        DECODE_KINDS,
+        plain=plain.decode,
+        model=plain.decode,
+    )
+    return Plan(mesh, str(model.dtype), model.attention, c.batch_size, [step, decode])
+
+
+def _sampling_options(c: ConfigDict) -> SamplingOptions:
     sigmas = SigmaRange()
-    options = SamplingOptions(
+    return SamplingOptions(
         steps=c.sample.steps,
         min_guidance_scale=c.sample.min_guidance_scale,
         max_guidance_scale=c.sample.max_guidance_scale,
@@ -99,32 +150,12 @@ def sampling(c: ConfigDict, topology: Topology) -> Plan:
         sigma_max=sigmas.sigma_max,
         conditioning=step_options(c, ImageStatistics()).conditioning,
     )
-    program = generation.make_program(networks, options, mesh)
-    parameters = _all_parameters(networks, mesh, dtype, c.mesh.frozen)
-    start = _start(c, program, networks, options, mesh, parameters)
-    number = jax.ShapeDtypeStruct((), np.float32, sharding=sharding.replicated(mesh))
-    told = start._replace(latents=None)
-    stepped = (start.latents, number, number, parameters, told)
-    step = Planned("denoising step", program.step, stepped, SAMPLING_KINDS, c.sample.steps)
-    decode = Planned("decode", program.decode, (parameters.vae, start.latents), DECODE_KINDS)
-    return Plan(mesh, str(dtype), c.batch_size, [step, decode], lambda: (program.step, stepped))
 
 
 def _mesh(c: ConfigDict, topology: Topology) -> Mesh:
     mesh = sharding.make_mesh(MeshOptions(**c.mesh), topology.devices)
     sharding.check_batch(c.batch_size, mesh)
     return mesh
-
-
-def _step(c: ConfigDict, topology: Topology, mesh: Mesh, remat: str) -> tuple[Any, tuple[Any, ...]]:
-    dtype = compute_dtype(c.model.dtype, topology.platform)
-    networks = build_networks(replace(options_of(config.flatten(c), dtype), remat=remat))
-    start = initial_options(c)
-    program = make_program(networks, mesh, start, step_options(c, ImageStatistics()))
-    cached = bool(c.data.latents)
-    frozen = abstract_frozen(networks, mesh, start, dtype, cached=cached, placement=c.mesh.frozen)
-    batch = abstract_batch(networks, mesh, _batch_shape(c, c.optim.accumulate, cached=cached))
-    return program.step, (program.state, frozen, batch, abstract_key(mesh))
 
 
 def _batch_shape(c: ConfigDict, accumulate: int, *, cached: bool) -> BatchShape:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from posetraj_jax import config, data, published, runs
@@ -15,7 +14,7 @@ from posetraj_jax.data.records import MAKE_DATA
 from posetraj_jax.diffusion.noise import NoiseOptions
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.generation import SamplingOptions
-from posetraj_jax.models.networks import ModelOptions, options_of
+from posetraj_jax.models.networks import ModelOptions, options_of, suited_to
 from posetraj_jax.published import ImageStatistics, SigmaRange
 from posetraj_jax.training.fixed_clips import WatchOptions
 from posetraj_jax.training.loop import Schedule
@@ -45,7 +44,7 @@ class TrainingOptions:
 
 
 def from_config(c: ConfigDict) -> TrainingOptions:
-    """Reads a validated config.
+    """Reads a validated config, for the devices at hand.
 
     Raises:
       UserError: the config names no weights or no data, with the commands that make them; or the
@@ -54,10 +53,9 @@ def from_config(c: ConfigDict) -> TrainingOptions:
     _require_inputs(c)
     _require_one_process()
     sigmas, image_statistics = _published(c)
-    step = step_options(c, image_statistics)
-    dtype = compute_dtype(c.model.dtype, jax.default_backend())
+    step, model = step_options(c, image_statistics), model_options(c, jax.default_backend())
     return TrainingOptions(
-        model=options_of(config.flatten(c), dtype),
+        model=model,
         initial=initial_options(c),
         data=DataOptions(
             **{**c.data, **_data_paths(c)},
@@ -67,7 +65,7 @@ def from_config(c: ConfigDict) -> TrainingOptions:
                 clip_range=c.conditioning.clip_range,
                 image_mean=image_statistics.mean,
                 image_std=image_statistics.std,
-                dtype=dtype.name,
+                dtype=model.dtype.name,
             ),
         ),
         step=step,
@@ -90,6 +88,15 @@ def from_config(c: ConfigDict) -> TrainingOptions:
             save=c.save.every,
         ),
     )
+
+
+def model_options(c: ConfigDict, platform: str) -> ModelOptions:
+    """The networks of a validated config on a platform of JAX: cpu, gpu or tpu.
+
+    Raises:
+      UserError: the config names an attention kernel of another platform.
+    """
+    return options_of(config.flatten(c), **suited_to(platform, c.model.dtype, c.model.attention))
 
 
 def step_options(c: ConfigDict, image_statistics: ImageStatistics) -> StepOptions:
@@ -179,14 +186,3 @@ def _data_paths(c: ConfigDict) -> dict[str, str]:
 def _batching(c: ConfigDict) -> dict[str, int]:
     """Clips that are read for one optimizer step."""
     return {"batch_size": c.batch_size * c.optim.accumulate, "seed": c.seed}
-
-
-def compute_dtype(name: str, platform: str) -> jnp.dtype:
-    """The type of activations: `name`, or for "auto" the one that is fast.
-
-    Args:
-      platform: where it is computed. XLA does not speed bfloat16 up on a "cpu".
-    """
-    if name == "auto":
-        name = "float32" if platform == "cpu" else "bfloat16"
-    return jnp.dtype(name)

@@ -78,7 +78,7 @@ def test_rematerialisation_changes_neither_outputs_nor_gradients():
     x, temb, context = draw(0, 1, 2, 4, 4, 64), draw(1, 1, 256), draw(2, 1, 32)
 
     def value_and_grad(remat):
-        network = build(lambda config, make: DownStage(0, config, make), SMALL, remat=remat)
+        network = build(lambda config, make: DownStage(0, config, make), SMALL, remat=(remat,))
 
         def loss(params, x, temb, context):
             contexts = network.apply(params, context, 2, method="contexts")
@@ -95,7 +95,7 @@ def test_rematerialisation_changes_neither_outputs_nor_gradients():
 @pytest.mark.parametrize(("remat", "wrapped"), [("none", 0), ("blocks", 12), ("dots", 12)])
 def test_every_residual_block_and_transformer_is_rematerialised(remat, wrapped):
     # 2 + 1 on the way down, 2 + 1 in the middle, 4 + 2 on the way up.
-    network = build(UNet, SMALL, remat=remat)
+    network = build(UNet, SMALL, remat=(remat,))
     inputs = map(jnp.asarray, denoiser_inputs(SMALL, 1, 2, 4, 4))
     equations = jax.make_jaxpr(network.apply)(network.abstract(), *inputs).eqns
     assert sum("remat" in str(equation.primitive) for equation in equations) == wrapped

@@ -103,4 +103,4 @@ def test_parameters_of_another_type_are_cast_to_the_compute_type(params):
 
 def test_unknown_remat_is_refused():
     with pytest.raises(ValueError, match="remat is"):
-        build(Chain, 4, remat="everything")
+        build(Chain, 4, remat=("everything",))

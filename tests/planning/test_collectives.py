@@ -79,7 +79,7 @@ ENTRY %main (x: f32[2,8]) -> f32[8,8] {
   %ad = f32[1,8]{1,0} async-done(%as)
   ROOT %aa = f32[8,8]{1,0} all-to-all(%gd), replica_groups=[2,4]<=[8], dimensions={0}
 }
-"""
+"""  # noqa: E501
 
 
 def test_synchronous_and_asynchronous_forms_count_once_with_their_whole_arrays():

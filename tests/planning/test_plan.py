@@ -123,7 +123,7 @@ def test_on_a_cpu_arguments_are_exact_and_the_rest_is_called_unknown():
     made = making.page_of(c, Request("micro", "cpu:2", samples=True, clips_per_device=1))
     assert made["fits"] is None
     assert any("CPU" in note for note in made["notes"])
-    step, decode = made["programs"]
+    step = made["programs"][0]
     plan_made = programs.sampling(
         making.with_clips(c, topology.find("cpu:2"), 1), topology.find("cpu:2")
     )

@@ -1,0 +1,106 @@
+"""Self-attention within each frame, by the kernel that suits the device."""
+
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+from jaxtyping import Array, Float
+
+from posetraj_jax.sharding import attention_specs, current_mesh
+
+Attention = Literal["xla", "cudnn", "splash"]
+"""xla: plain products, everywhere. cudnn: flash attention of NVIDIA GPUs. splash: that of TPUs."""
+
+SPLASH_LEAST = 512
+"""Below so many tokens the plain products are faster: the scores of a frame are small."""
+SPLASH_BLOCKS = (1024, 768, 512, 384)
+"""Sizes of a kernel's tile, best first among those that pad equally little."""
+
+
+def attend(
+    q: Float[Array, "*batch n k e"],
+    k: Float[Array, "*batch n k e"],
+    v: Float[Array, "*batch n k e"],
+    kernel: Attention = "xla",
+) -> Float[Array, "*batch n k e"]:
+    """softmax(q k^T / sqrt(e)) v of every frame and head; softmax in float32.
+
+    "splash" takes clips and frames as its two batch axes.
+    """
+    if kernel == "splash" and q.shape[-3] >= SPLASH_LEAST:
+        return attend_splash(q, k, v)
+    # The library takes one batch axis: frames attend separately, so they join the clips.
+    merged = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
+    implementation = "cudnn" if kernel == "cudnn" else None
+    attended = jax.nn.dot_product_attention(*merged, implementation=implementation)
+    return attended.reshape(q.shape)
+
+
+def attend_splash(
+    q: Float[Array, "b f n k e"],
+    k: Float[Array, "b f n k e"],
+    v: Float[Array, "b f n k e"],
+    *,
+    interpret: bool = False,
+) -> Float[Array, "b f n k e"]:
+    """The same by JAX's splash kernel for TPUs, each device on its own clips and frames.
+
+    Sequences are padded to whole tiles; the padding attends to nothing else, and nothing to it.
+
+    Args:
+      interpret: runs the kernel as plain JAX, on any device: slow, for tests.
+    """
+    local = functools.partial(_splash, interpret=interpret)
+    if current_mesh() is None:
+        return local(q, k, v)
+    of_queries, of_keys = attention_specs(q.shape)
+    specs = {"in_specs": (of_queries, of_keys, of_keys), "out_specs": of_queries}
+    # Kernels do not say how their results vary over devices, so JAX cannot check it.
+    return jax.shard_map(local, **specs, check_vma=False)(q, k, v)
+
+
+def tile_of(n: int) -> tuple[int, int]:
+    """The tile for a sequence, and its length when padded to whole tiles."""
+    padded = {block: -(-n // block) * block for block in SPLASH_BLOCKS}
+    block = min(SPLASH_BLOCKS, key=lambda block: padded[block])
+    return block, padded[block]
+
+
+def _splash(q: Array, k: Array, v: Array, interpret: bool) -> Array:
+    (queries, heads, e), keys = q.shape[2:], k.shape[2]
+    kernel, padded_queries, padded_keys = _kernel(heads, queries, keys, interpret)
+
+    def tokens_first(x: Array, length: int) -> Array:
+        x = jnp.moveaxis(x, 3, 2).reshape(-1, heads, x.shape[2], e)
+        return jnp.pad(x, ((0, 0), (0, 0), (0, length - x.shape[2]), (0, 0)))
+
+    segments = splash.SegmentIds(
+        (jnp.arange(padded_queries) >= queries).astype(jnp.int32),
+        (jnp.arange(padded_keys) >= keys).astype(jnp.int32),
+    )
+    attended = jax.vmap(kernel, in_axes=(0, 0, 0, None))(
+        tokens_first(q * jnp.asarray(e**-0.5, q.dtype), padded_queries),
+        tokens_first(k, padded_keys),
+        tokens_first(v, padded_keys),
+        segments,
+    )
+    attended = attended[:, :, :queries].reshape(*q.shape[:2], heads, queries, e)
+    return jnp.moveaxis(attended, 2, 3)
+
+
+def _kernel(heads: int, queries: int, keys: int, interpret: bool) -> tuple[Any, int, int]:
+    """The kernel for these sizes, and the padded numbers of queries and keys."""
+    (block_q, padded_q), (block_kv, padded_kv) = tile_of(queries), tile_of(keys)
+    mask = masks.MultiHeadMask([masks.FullMask((padded_q, padded_kv))] * heads)
+    blocks = splash.BlockSizes(
+        block_q=block_q,
+        block_kv=block_kv,
+        block_q_dkv=block_q,
+        block_kv_dkv=block_kv,
+        use_fused_bwd_kernel=True,
+    )
+    made = splash.make_splash_mha_single_device(mask, block_sizes=blocks, interpret=interpret)
+    return made, padded_q, padded_kv

@@ -1,0 +1,74 @@
+"""Convolutions by parity against the plain ones that they stand for, and what they cost."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from posetraj_jax import flops
+from posetraj_jax.nn.convolutions import IMAGE_AXES, convolve_doubled, convolve_halving
+
+SIDES = ((1, 1), (1, 1))
+
+
+def plain(x, kernel, strides, padding=SIDES):
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=IMAGE_AXES, precision="highest"
+    )
+
+
+def plain_doubled(x, kernel):
+    return plain(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), kernel, (1, 1))
+
+
+def doubled(x, kernel):
+    return convolve_doubled(x, kernel, precision="highest")
+
+
+def halved(x, kernel):
+    options = {"dimension_numbers": IMAGE_AXES, "precision": "highest"}
+    return convolve_halving(x, kernel, (2, 2), SIDES, **options)
+
+
+def plain_halved(x, kernel):
+    return plain(x, kernel, (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(doubled, plain_doubled), (halved, plain_halved)], ids=["up", "down"]
+)
+@pytest.mark.parametrize("size", [(2, 2), (6, 8), (10, 18)])
+def test_values_and_both_gradients_are_those_of_the_plain_form(ours, theirs, size):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, *size, 5))
+    kernel = jax.random.normal(keys[1], (3, 3, 5, 7))
+    made, back = jax.vjp(ours, x, kernel)
+    expected, expected_back = jax.vjp(theirs, x, kernel)
+    np.testing.assert_allclose(made, expected, atol=1e-5 * np.abs(expected).max())
+    gradient = jax.random.normal(keys[2], made.shape)
+    for got, wanted in zip(back(gradient), expected_back(gradient), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_no_zero_and_no_copy_is_multiplied():
+    x, kernel = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 4, 4))
+    per_tap = 2 * 4 * 4 * 64  # a tap at every position of x
+    assert flops.count(doubled, x, kernel) == 16 * per_tap
+    assert flops.count(plain_doubled, x, kernel) == 36 * per_tap
+
+    def of_x(function):
+        return lambda x, gradient: jax.vjp(lambda x: function(x, kernel), x)[1](gradient)
+
+    gradient = jnp.zeros((1, 4, 4, 4))
+    assert flops.count(of_x(halved), x, gradient) == 9 * per_tap // 4
+    assert flops.count(of_x(plain_halved), x, gradient) == 36 * per_tap // 4
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 8, 3), (1, 8, 9, 3)])
+def test_an_odd_side_takes_the_plain_form(shape):
+    x, kernel = jnp.ones(shape), jnp.ones((3, 3, 3, 2))
+    np.testing.assert_array_equal(halved(x, kernel), plain_halved(x, kernel))
+    padded = ((0, 1), (0, 1))
+    options = {"dimension_numbers": IMAGE_AXES, "precision": "highest"}
+    other = convolve_halving(x, kernel, (2, 2), padded, **options)
+    np.testing.assert_array_equal(other, plain(x, kernel, (2, 2), padded))
