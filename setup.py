@@ -60,7 +60,7 @@ PREP = ["apache-beam>=2.77"]
 CONVERT = ["torch>=2.6", "diffusers>=0.35", "transformers>=4.50", "accelerate"]
 EVAL = ["scipy>=1.13"]
 DEMO = ["gradio>=6"]
-TPU = ["jax[tpu]"]  # brings the compiler for TPUs, which plans need and which needs no TPU
+TPU = ["jax[tpu]; sys_platform == 'linux'"]  # its compiler makes plans, and needs no TPU
 BROWSER = ["playwright>=1.50"]  # and Debian's chromium: the page's tests in a browser
 TEST = [
     "beartype>=0.19",

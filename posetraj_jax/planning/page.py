@@ -33,8 +33,8 @@ def _title(page: Page) -> str:
         f"# {page['config']} on {page['topology']}\n\n"
         f"{page['devices']} x {page['device_kind']}, mesh {mesh}\n"
         f"{size}, {page['dtype']}, attention {page['attention']}, remat {page['remat']}\n"
-        f"{page['clips']} clips per {page['per']}: {page['clips_per_device']:g} per device in each "
-        f"of {page['passes']} passes"
+        f"{page['clips']} clips per {page['per']}: {page['clips_per_device']:g} per device"
+        + (f" in each of {page['passes']} passes" if page["passes"] > 1 else "")
     )
 
 
