@@ -17,6 +17,7 @@ PACKAGES = [
     "posetraj_jax.diffusion",
     "posetraj_jax.models",
     "posetraj_jax.nn",
+    "posetraj_jax.planning",
     "posetraj_jax.sampling",
     "posetraj_jax.training",
     "posetraj_jax.trajectories",
@@ -59,6 +60,7 @@ PREP = ["apache-beam>=2.77"]
 CONVERT = ["torch>=2.6", "diffusers>=0.35", "transformers>=4.50", "accelerate"]
 EVAL = ["scipy>=1.13"]
 DEMO = ["gradio>=6"]
+TPU = ["jax[tpu]; sys_platform == 'linux'"]  # its compiler makes plans, and needs no TPU
 BROWSER = ["playwright>=1.50"]  # and Debian's chromium: the page's tests in a browser
 TEST = [
     "beartype>=0.19",
@@ -86,14 +88,14 @@ setup(
     },
     install_requires=CORE,
     extras_require={
-        "tpu": ["jax[tpu]"],
+        "tpu": TPU,
         "cuda": ["jax[cuda12]"],
         "prep": PREP,
         "convert": CONVERT,
         "eval": EVAL,
         "demo": DEMO,
         "browser": [*DEMO, *BROWSER],
-        "dev": [*TEST, *CONVERT, *PREP, *DEMO, "torch==2.13.0"],
+        "dev": [*TEST, *CONVERT, *PREP, *DEMO, *TPU, "torch==2.13.0"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -146,7 +146,7 @@ def _optim() -> ConfigDict:
 def _mesh() -> ConfigDict:
     c = ConfigDict()
     c.data = -1  # devices along which only the batch is split; -1 = all that the others leave
-    c.fsdp = 1  # devices along which parameters and the batch are split
+    c.fsdp = 0  # devices that share parameters and the batch; 0 = as many as divide, up to 16
     c.context = 1  # devices that share a clip: its frames or, where these do not divide, its rows
     c.slices = 1  # TPU slices, or GPU hosts, joined by the slow network, along `data`
     c.frozen = "sharded"  # the frozen networks: sharded over fsdp as what trains | replicated
@@ -195,6 +195,7 @@ def tiny(c: ConfigDict) -> ConfigDict:
     c.steps = 90
     c.optim.lr, c.optim.warmup_steps, c.optim.accumulate = 1e-3, 10, 1
     c.optim.ema_decay = 0.95
+    c.mesh.fsdp = 1  # too narrow to be worth sharing
     c.eval.every, c.eval.clips = 30, 4
     c.sample.steps = 10
     c.save.every = 45

@@ -70,7 +70,7 @@ RANGES = {
     "optim.clip_norm": (0, INFINITY),
     "optim.accumulate": (1, INFINITY),
     "optim.ema_decay": (0, 1),
-    "mesh.fsdp": (1, INFINITY),
+    "mesh.fsdp": (0, INFINITY),
     "mesh.context": (1, INFINITY),
     "mesh.slices": (1, INFINITY),
     "log.every": (1, INFINITY),

@@ -34,6 +34,10 @@ PARAMETER_TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(^|\.)(step|count|mu|nu|mini_step|gradient_step)$", ()),  # scalars of the optimizer
 )
 
+MAX_FSDP = 16
+"""Devices that `mesh.fsdp = 0` shares parameters over at most: XLA turns gathers of parts with
+fewer rows than a TPU's tile into sums over all devices, at twice the bytes."""
+
 WHOLE = "whole_kernel"
 """Name of the kernels that `whole` gathers, for policies of `jax.checkpoint`: they are gathered
 again in the backward pass, never kept."""
@@ -50,12 +54,17 @@ class MeshOptions:
     frozen: str = "sharded"
 
     def over(self, count: int) -> "MeshOptions":
-        """The same with `data` resolved for this number of devices.
+        """The same with `data` and `fsdp` resolved for this number of devices.
 
         Raises:
           UserError: the numbers do not multiply to it.
         """
-        rest = self.fsdp * self.context
+        # Parameters are shared within a slice only.
+        shared = max(count // self.context // self.slices, 1)
+        if self.data > 0:
+            shared = max(shared * self.slices // self.data, 1)
+        fsdp = self.fsdp or next(n for n in range(MAX_FSDP, 0, -1) if shared % n == 0)
+        rest = fsdp * self.context
         data = max(count // rest, 1) if self.data == -1 else self.data
         if data * rest != count or data % self.slices:
             of_slices = f", mesh.data a multiple of mesh.slices = {self.slices}"
@@ -63,11 +72,11 @@ class MeshOptions:
                 "the mesh does not fit the devices",
                 expected=f"mesh.data x mesh.fsdp x mesh.context = {count} devices"
                 + (of_slices if self.slices > 1 else ""),
-                got=f"{data} x {self.fsdp} x {self.context} = {data * rest}",
+                got=f"{data} x {fsdp} x {self.context} = {data * rest}",
                 fix="set --config.mesh.fsdp and mesh.context to divisors of the number of devices, "
                 "mesh.data to -1",
             )
-        return MeshOptions(data, self.fsdp, self.context, self.slices, self.frozen)
+        return MeshOptions(data, fsdp, self.context, self.slices, self.frozen)
 
 
 def make_mesh(options: MeshOptions, devices: Sequence[Any] | None = None) -> Mesh:

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("posetraj_jax", "configs", "data_prep", "convert_weights", "benchmarks")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-ENTRY_POINTS = ("train", "stages", "floor_tracks", "sample", "demo")
+ENTRY_POINTS = ("train", "stages", "floor_tracks", "sample", "demo", "plan")
 
 PREP_MAY_USE = r"posetraj_jax\.(data|errors|new_folder|trajectories|video)"
 LEVELS = (
@@ -65,6 +65,13 @@ LEVELS = (
         r"posetraj_jax\.web(\.|$)",
         r"posetraj_jax\.(data$|data\.records|errors|picture|sampling|trajectories|video|web)(\.|$)",
     ),
+    # What a plan reads of a compiled program knows nothing of the networks.
+    (
+        r"posetraj_jax\.planning\.(hlo|collectives|memory_report|work|chips|progress|plan_cache"
+        r"|page)$",
+        r"posetraj_jax\.planning\.hlo$",
+    ),
+    (r"posetraj_jax\.planning(\.|$)", r"posetraj_jax\.(?!train$|evaluation|configs|sampling|web)"),
     (r"posetraj_jax\.training(\.|$)", r"posetraj_jax\.(?!train$|evaluation|configs|sampling|web)"),
     (
         rf"posetraj_jax\.({'|'.join(ENTRY_POINTS)})$",

@@ -30,6 +30,25 @@ def test_minus_one_takes_the_rest():
     assert dict(mesh_of(-1, 4).shape) == {"data": 2, "fsdp": 4}
 
 
+@pytest.mark.parametrize(
+    ("count", "fields", "expected"),
+    [
+        (1, {}, (1, 1)),
+        (8, {}, (1, 8)),
+        (16, {}, (1, 16)),
+        (256, {}, (16, 16)),
+        (24, {}, (2, 12)),
+        (16, {"context": 2}, (1, 8)),
+        (32, {"slices": 2}, (2, 16)),
+        (16, {"slices": 2}, (2, 8)),
+        (16, {"data": 4}, (4, 4)),
+    ],
+)
+def test_zero_shares_among_as_many_devices_as_divide_but_within_a_slice(count, fields, expected):
+    o = sharding.MeshOptions(fsdp=0, **fields).over(count)
+    assert (o.data, o.fsdp) == expected
+
+
 def test_a_mesh_that_does_not_fit_is_refused_with_the_numbers():
     with pytest.raises(UserError, match="8 devices") as caught:
         mesh_of(3, 2)
