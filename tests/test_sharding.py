@@ -22,12 +22,12 @@ def leaf(*shape):
 def test_the_mesh_is_auto():
     """Explicit axes, the default of jax.make_mesh, raise at temporal reshapes and gathers."""
     mesh = mesh_of(2, 4)
-    assert mesh.axis_types == (AxisType.Auto, AxisType.Auto)
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
+    assert mesh.axis_types == (AxisType.Auto,) * 3
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "context": 1}
 
 
 def test_minus_one_takes_the_rest():
-    assert dict(mesh_of(-1, 4).shape) == {"data": 2, "fsdp": 4}
+    assert dict(mesh_of(-1, 4).shape) == {"data": 2, "fsdp": 4, "context": 1}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_table_covers_every_network(variant):
     from posetraj_jax.models.networks import ModelOptions, build_networks
 
     skips = {"svd": 12, "tiny": 8}[variant]
-    options = ModelOptions(variant, (1,) * skips, "batch_major", True, "none")
+    options = ModelOptions(variant, (1,) * skips)
     mesh = mesh_of(2, 4)
     for network in build_networks(options):
         abstract = network.abstract()

@@ -72,9 +72,9 @@ def require_same(made: Trained, expected: Trained) -> None:
         assert np.abs(leaf - made.params[path]).max() <= OPTIM.lr, path
 
 
-def test_a_clip_and_parameters_split_at_once_change_nothing():
-    """Two clips over `data`, parameters over `fsdp` too, the frames of each over `context`."""
-    require_same(train(mesh_of(2, 2, 2), 4, 2), on_one_device(4, 2))
+def test_parameters_split_over_four_devices_change_nothing():
+    """Clips over `data` and `fsdp`, parameters over `fsdp`."""
+    require_same(train(mesh_of(2, 4), 8, 2), on_one_device(8, 2))
 
 
 @pytest.mark.full
