@@ -52,7 +52,7 @@ def test_zero_shares_among_as_many_devices_as_divide_but_within_a_slice(count, f
 def test_a_mesh_that_does_not_fit_is_refused_with_the_numbers():
     with pytest.raises(UserError, match="8 devices") as caught:
         mesh_of(3, 2)
-    assert "3 x 2 = 6" in str(caught.value)
+    assert "3 x 2 x 1 = 6" in str(caught.value)
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_both_numbers():
