@@ -26,7 +26,7 @@ def our_norms(component, config) -> dict[str, nnx.Module]:
     found = {}
 
     def construct():
-        module = CLASSES[component](config, Make(jax.random.key(0), jnp.float32, "none"))
+        module = CLASSES[component](config, Make(jax.random.key(0), jnp.float32))
         for path, node in nnx.iter_graph(module):
             if isinstance(node, GroupNorm | nnx.LayerNorm):
                 found[".".join(map(str, path))] = node
