@@ -2,14 +2,20 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from posetraj_jax import config_rules, json_file, provenance, weights
+import jax
+
+from posetraj_jax import config_rules, hosts, json_file, provenance, weights
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.runs import CONFIG_FILE, UNET
+
+SHARED_WITHIN_S = 20
+"""Network file systems show a new file to other hosts after some seconds."""
 
 
 def check(workdir: Path, flat_config: dict[str, Any]) -> None:
@@ -33,7 +39,7 @@ def claim(workdir: Path, flat_config: dict[str, Any], unet: str | None = None) -
     """Makes the folder for a run, or checks that the run in it is this one.
 
     Writes the resolved config, the UNet's digest, library versions and the git revision to
-    config.json.
+    config.json. Process 0 does; the others wait, and look whether they see it.
 
     Args:
       unet: digest of the UNet that was given, "" if it is drawn; None in a run that goes no
@@ -41,7 +47,7 @@ def claim(workdir: Path, flat_config: dict[str, Any], unet: str | None = None) -
 
     Raises:
       UserError: as `check`, or the run in it was trained with another UNet; then nothing has been
-        changed.
+        changed. Or the folder is not one that all hosts share.
     """
     check(workdir, flat_config)
     if (workdir / CONFIG_FILE).exists():
@@ -51,6 +57,12 @@ def claim(workdir: Path, flat_config: dict[str, Any], unet: str | None = None) -
         unet = recorded
     record = {"config": flat_config, UNET: unet, "made_with": provenance.made_with()}
     text = json.dumps(record, indent=2) + "\n"
+    written = hosts.told("config.json", lambda: _write(workdir, text))
+    if not hosts.is_writer():
+        _require_shared(workdir, written)
+
+
+def _write(workdir: Path, text: str) -> str:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         partial = workdir / f".{CONFIG_FILE}.partial"
@@ -58,6 +70,22 @@ def claim(workdir: Path, flat_config: dict[str, Any], unet: str | None = None) -
         partial.rename(workdir / CONFIG_FILE)
     except OSError as error:
         raise _not_writable(workdir, error) from error
+    return text
+
+
+def _require_shared(workdir: Path, text: str) -> None:
+    """Refuses a workdir in which what process 0 has written does not appear."""
+    deadline = time.monotonic() + SHARED_WITHIN_S
+    path = workdir / CONFIG_FILE
+    while not path.exists() or path.read_text() != text:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"the workdir {workdir} is not the same folder on all hosts",
+                expected="storage that all hosts share: each writes its part of a checkpoint",
+                got=f"process {jax.process_index()} does not see the {CONFIG_FILE} of process 0",
+                fix="give a folder on shared storage with --workdir",
+            )
+        time.sleep(0.1)
 
 
 @contextmanager

@@ -1,0 +1,220 @@
+"""Several processes, usually one for each machine, that train together: JAX's `distributed`.
+
+Process 0 alone writes logs, pictures and records; all write checkpoints. Whatever decides what a
+run does next is found by process 0 and told to the others, so that none waits for one that has gone
+another way. With a single process everything here does nothing.
+"""
+
+import argparse
+import atexit
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax._src import distributed
+
+from posetraj_jax import errors, peers
+from posetraj_jax.errors import UserError, listed
+
+CONNECT_S = 300
+"""How long a process waits for the others to start."""
+TOLD_S = 3600
+"""How long a process waits for what process 0 finds out, if that is alive."""
+
+CLUSTERS = {
+    # variable of a launcher that JAX understands → variable that counts its processes
+    "SLURM_STEP_NODELIST": "SLURM_NTASKS",
+    "OMPI_MCA_orte_hnp_uri": "OMPI_COMM_WORLD_SIZE",
+    "TPU_PROCESS_ADDRESSES": "",
+    "TPU_WORKER_HOSTNAMES": "",
+    "MEGASCALE_NUM_SLICES": "",
+}
+TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
+"""A machine with one of these may be part of a TPU pod, whose metadata JAX asks."""
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """Who takes part, as `jax.distributed.initialize` calls it; None: as the environment says."""
+
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> "HostOptions":
+        """What a command line says that `add_arguments` has prepared."""
+        return cls(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `HostOptions` to a command."""
+    group = parser.add_argument_group(
+        "several hosts", "all three, or none: TPU pods, SLURM and Open MPI are recognised"
+    )
+    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
+    group.add_argument("--num_processes", type=int, help="that run this command together")
+    group.add_argument("--process_id", type=int, help="of this one, from 0")
+
+
+@contextmanager
+def joined(options: HostOptions) -> Iterator[None]:
+    """Connects the processes of a run for the time of the block, and disconnects them.
+
+    If another process is lost, or leaves the block with an error, this one ends with a message that
+    says so: exit code 75 for a lost one, else that of the other. All but process 0 are silent on
+    stdout.
+
+    Raises:
+      UserError: the flags do not fit together, or process 0 cannot listen at the address.
+    """
+    arguments = _arguments(options)
+    if arguments is None or not _connect(arguments):
+        yield
+        return
+    state = distributed.global_state
+    others = peers.Peers(state.client, state.process_id, state.num_processes)
+    if state.process_id:
+        address, count = state.coordinator_address, state.num_processes
+        peers.explain_abort(lambda: peers.coordinator_lost(address, count))
+    others.start()
+    silence = contextlib.nullcontext() if state.process_id == 0 else _without_stdout()
+    try:
+        with silence:
+            yield
+    except BaseException as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            others.wait_for_verdict()  # a broken collective looks like any failed computation
+        code = errors.exit_code(error)
+        others.leave(code, str(error) if isinstance(error, UserError) else repr(error))
+        # The usual way out meets the others at a barrier, which they will not come to.
+        atexit.register(peers.exit_now, code)
+        raise
+    others.leave(0, "finished")
+    jax.distributed.shutdown()
+    others.close()
+
+
+def is_writer() -> bool:
+    """Whether this process writes what all have in common."""
+    return jax.process_index() == 0
+
+
+def told(name: str, find: Callable[[], Any]) -> Any:
+    """What `find` returns in process 0, in every process.
+
+    Args:
+      name: another one for every call.
+      find: returns what JSON can hold.
+    """
+    if jax.process_count() == 1:
+        return find()
+    client, key = distributed.global_state.client, f"posetraj_jax/told/{name}"
+    if is_writer():
+        client.key_value_set(key, json.dumps(find()))
+    return json.loads(client.blocking_key_value_get(key, TOLD_S * 1000))
+
+
+def require_same(settings: Mapping[str, Any]) -> None:
+    """Refuses processes that were started with different settings; they would wait for ever.
+
+    Raises:
+      UserError: this process's differ from process 0's, all named.
+    """
+    first = told("settings", lambda: dict(settings))
+    problems = [
+        f"{name}: {settings.get(name)!r}, in process 0 {first.get(name)!r}"
+        for name in sorted(settings.keys() | first.keys())
+        if settings.get(name) != first.get(name)
+    ]
+    if problems:
+        raise UserError(
+            f"process {jax.process_index()} was started with other settings than process 0",
+            expected="the same command on all hosts; only --process_id may differ",
+            got=listed(problems),
+            fix="start all processes with the same command",
+        )
+
+
+def _arguments(options: HostOptions) -> dict[str, Any] | None:
+    """Arguments of `jax.distributed.initialize`; None where there is one process."""
+    given = vars(options)
+    if not any(value is not None for value in given.values()):
+        return {} if _in_cluster() else None
+    problems = [f"no --{name}" for name, value in given.items() if value is None]
+    if not problems:
+        problems = _problems(options)
+    if problems:
+        raise UserError(
+            "the flags for several hosts do not fit together",
+            expected="--coordinator_address=HOST:PORT of process 0, --num_processes=N and "
+            "--process_id from 0 to N - 1",
+            got=listed(problems),
+            fix="give all three on every host, or none; see docs/hosts.md",
+        )
+    return (
+        None if options.num_processes == 1 else given | {"cluster_detection_method": "deactivate"}
+    )
+
+
+def _problems(options: HostOptions) -> list[str]:
+    host, _, port = options.coordinator_address.rpartition(":")
+    wrong = []
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        wrong.append(f"--coordinator_address={options.coordinator_address}")
+    if not 0 <= options.process_id < options.num_processes:
+        wrong.append(f"--num_processes={options.num_processes} --process_id={options.process_id}")
+    return wrong
+
+
+def _in_cluster() -> bool:
+    """Whether it is worth asking JAX, which may take seconds, for other processes."""
+    for mark, count in CLUSTERS.items():
+        if os.environ.get(mark) and os.environ.get(count, "") != "1":
+            return True
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    may_be_tpu = not platforms or "tpu" in platforms.split(",")
+    asks = "TPU_SKIP_MDS_QUERY" not in os.environ
+    return may_be_tpu and asks and any(Path(device).exists() for device in TPU_DEVICES)
+
+
+def _connect(arguments: dict[str, Any]) -> bool:
+    """Meets the other processes; False if there turn out to be none."""
+    peers.explain_abort(lambda: _not_met(arguments, "it waited in vain"))
+    try:
+        jax.distributed.initialize(**arguments, initialization_timeout=CONNECT_S)
+    except ValueError as error:
+        if arguments or "coordinator_address" not in str(error):
+            raise
+        return False  # no cluster that JAX knows
+    except (RuntimeError, OSError) as error:  # OSError: the metadata of a TPU that is no pod's
+        if not arguments and isinstance(error, OSError):
+            return False
+        raise _not_met(arguments, f"{error}".splitlines()[0]) from error
+    peers.explain_abort(lambda: None)
+    return jax.process_count() > 1
+
+
+def _not_met(arguments: Mapping[str, Any], got: str) -> UserError:
+    where = arguments.get("coordinator_address", "the first host's")
+    number = arguments.get("num_processes", "all")
+    return UserError(
+        "the processes of this run have not found each other",
+        expected=f"{number} processes that start within {CONNECT_S} s, and reach process 0 at "
+        f"the address {where}",
+        got=f"process {arguments['process_id']}: {got}" if arguments else got,
+        fix="start the command on every host, with another --process_id each; let the address be "
+        "one that all hosts reach, and its port free; see docs/hosts.md",
+    )
+
+
+@contextmanager
+def _without_stdout() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
