@@ -80,9 +80,7 @@ def joined(options: HostOptions) -> Iterator[None]:
         return
     state = distributed.global_state
     others = peers.Peers(state.client, state.process_id, state.num_processes)
-    if state.process_id:
-        address, count = state.coordinator_address, state.num_processes
-        peers.explain_abort(lambda: peers.coordinator_lost(address, count))
+    peers.on_abort(lambda: others.explain_abort(state.coordinator_address))
     others.start()
     silence = contextlib.nullcontext() if state.process_id == 0 else _without_stdout()
     try:
@@ -99,6 +97,7 @@ def joined(options: HostOptions) -> Iterator[None]:
     others.leave(0, "finished")
     jax.distributed.shutdown()
     others.close()
+    peers.on_abort(lambda: None)
 
 
 def is_writer() -> bool:
@@ -186,7 +185,7 @@ def _in_cluster() -> bool:
 
 def _connect(arguments: dict[str, Any]) -> bool:
     """Meets the other processes; False if there turn out to be none."""
-    peers.explain_abort(lambda: _not_met(arguments, "it waited in vain"))
+    peers.on_abort(lambda: _not_met(arguments, "it waited in vain"))
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=CONNECT_S)
     except ValueError as error:
@@ -197,7 +196,7 @@ def _connect(arguments: dict[str, Any]) -> bool:
         if not arguments and isinstance(error, OSError):
             return False
         raise _not_met(arguments, f"{error}".splitlines()[0]) from error
-    peers.explain_abort(lambda: None)
+    peers.on_abort(lambda: None)
     return jax.process_count() > 1
 
 

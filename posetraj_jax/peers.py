@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -22,7 +22,7 @@ import jax
 from posetraj_jax.errors import EXIT_LOST_PROCESS, UserError
 
 FOLDER = "posetraj_jax/peers"
-"""Of the key-value store: beat/PROCESS → a number that rises, left/PROCESS → a `_Left` as JSON."""
+"""Of the key-value store: beat/PROCESS → a number that rises, left/PROCESS → why, as JSON."""
 BEAT_S = 1.0
 LOST_S = 30.0
 """Silence after which a process counts as lost; JAX's own limit, 100 s, only comes after it."""
@@ -56,12 +56,13 @@ class Peers:
         for work in (self._talk, self._judge):
             threading.Thread(target=work, daemon=True, name=f"peers{work.__name__}").start()
 
-    def leave(self, code: int, why: str) -> None:
+    def leave(self, code: int, why: str, lost: Sequence[int] = ()) -> None:
         """Tells the others that this process ends, and why; process 0 waits until they end too.
 
         Args:
             code: the exit code; 0 says that nothing is wrong.
             why: a line, or the whole message of an error.
+            lost: the processes that are lost, if that is why.
         """
         if code:
             self._code = code
@@ -69,7 +70,7 @@ class Peers:
         try:
             self._client.key_value_set(
                 f"{FOLDER}/left/{self._index}",
-                json.dumps({"code": code, "why": why}),
+                json.dumps({"code": code, "why": why, "lost": list(lost)}),
                 allow_overwrite=True,
             )
         except jax.errors.JaxRuntimeError:  # process 0 is gone, and with it who would read this
@@ -83,17 +84,26 @@ class Peers:
         self._ends.set()
 
     def wait_for_verdict(self) -> None:
-        """Gives the watch time to find out whether a lost process is why something failed."""
-        time.sleep(LOST_S + GRACE_S)
+        """Gives the watch time to find out whether a lost process is why something failed.
+
+        If one is, this does not return.
+        """
+        time.sleep(LOST_S + 2 * GRACE_S)
+
+    def explain_abort(self, address: str) -> UserError | None:
+        """Why JAX's runtime aborts this process, if others are why.
+
+        Args:
+            address: of process 0, whose loss JAX itself notices at once.
+        """
+        if self._index and not _answers(address):
+            return _lost([0], self._count)
+        self.wait_for_verdict()  # collectives abort too, where they get what was not for them
+        return None
 
     def _present(self) -> list[int]:
         """Who has not left and is not silent."""
-        now = time.monotonic()
-        return [
-            peer
-            for peer, (_, when) in self._heard.items()
-            if peer not in self._left and now - when < LOST_S
-        ]
+        return [p for p in self._heard if p not in self._left and self._silence(p) < LOST_S]
 
     def _talk(self) -> None:
         beat = 0
@@ -124,26 +134,33 @@ class Peers:
             failed = {peer: left for peer, left in self._left.items() if left["code"]}
             if failed and not self._ends.wait(GRACE_S):
                 peer = min(failed)
+                if lost := failed[peer]["lost"]:
+                    self._stop_without(lost)
                 self._stop(_other_failed(peer, failed[peer]["why"]), failed[peer]["code"])
-            now = time.monotonic()
             silent = [
                 peer
-                for peer, (_, when) in self._heard.items()
-                if peer not in self._left and now - when > LOST_S
+                for peer in self._heard
+                if peer not in self._left and self._silence(peer) > LOST_S
             ]
             if silent and not self._ends.is_set():
                 # With process 0 goes all that is heard of the others.
-                lost = [0] if 0 in silent else silent
-                self._stop(_lost(lost, self._count), EXIT_LOST_PROCESS, tell=0 not in lost)
+                self._stop_without([0] if 0 in silent else silent)
         if self._code:
             time.sleep(LOST_S + LINGER_S)  # a thread that waits for others must not hold this up
             exit_now(self._code)
 
-    def _stop(self, error: UserError, code: int, *, tell: bool = True) -> NoReturn:
+    def _silence(self, peer: int) -> float:
+        """Seconds since something was heard of it."""
+        return time.monotonic() - self._heard[peer][1]
+
+    def _stop_without(self, lost: Sequence[int]) -> NoReturn:
+        self._stop(_lost(lost, self._count), EXIT_LOST_PROCESS, lost)
+
+    def _stop(self, error: UserError, code: int, lost: Sequence[int] = ()) -> NoReturn:
         """Ends the process from the watching thread: the main one may wait for ever."""
         _print(error)
-        if tell:
-            self.leave(code, str(error))
+        if 0 not in lost:
+            self.leave(code, str(error), lost)
         exit_now(code)
 
 
@@ -156,7 +173,7 @@ def exit_now(code: int) -> NoReturn:
     os._exit(code)
 
 
-def explain_abort(explain: Callable[[], UserError | None]) -> None:
+def on_abort(explain: Callable[[], UserError | None]) -> None:
     """Says in four parts why JAX's runtime aborts the process, where `explain` knows.
 
     JAX aborts as soon as the connection to process 0 breaks, and where the processes do not find
@@ -182,27 +199,26 @@ _libc = ctypes.CDLL(None)
 _libc.signal.argtypes, _libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
 
 
-def coordinator_lost(address: str, count: int) -> UserError | None:
-    """The error that process 0 is gone; None if somebody still answers at its address."""
+def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError:
-        return _lost([0], count)
-    return None
+        return False
+    return True
 
 
 def _print(error: UserError) -> None:
     print(f"\nerror: {error}", file=sys.stderr, flush=True)
 
 
-def _lost(lost: list[int], count: int) -> UserError:
+def _lost(lost: Sequence[int], count: int) -> UserError:
     names = ("process " if len(lost) == 1 else "processes ") + ", ".join(map(str, lost))
     return UserError(
         f"{names} of this run cannot be reached any more",
         expected=f"{count} processes that answer until the run ends",
         got="killed, out of memory, or cut off: see its own output"
-        if lost == [0]
+        if 0 in lost
         else f"no answer for {LOST_S:.0f} s: killed, out of memory, or cut off; see its own output",
         fix=AGAIN,
     )
