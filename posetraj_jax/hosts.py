@@ -87,13 +87,24 @@ def joined(options: HostOptions) -> Iterator[None]:
         with silence:
             yield
     except BaseException as error:
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            others.wait_for_verdict()  # a broken collective looks like any failed computation
-        code = errors.exit_code(error)
-        others.leave(code, str(error) if isinstance(error, UserError) else repr(error))
-        # The usual way out meets the others at a barrier, which they will not come to.
-        atexit.register(peers.exit_now, code)
+        if errors.exit_code(error):
+            _leave_with(error, others)
+        else:
+            _leave(others)
         raise
+    _leave(others)
+
+
+def _leave_with(error: BaseException, others: peers.Peers) -> None:
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        others.wait_for_verdict()  # a broken collective looks like any failed computation
+    code = errors.exit_code(error)
+    others.leave(code, str(error) if isinstance(error, UserError) else repr(error))
+    # The usual way out meets the others at a barrier, which they will not come to.
+    atexit.register(peers.exit_now, code)
+
+
+def _leave(others: peers.Peers) -> None:
     others.leave(0, "finished")
     jax.distributed.shutdown()
     others.close()
