@@ -25,7 +25,7 @@ from posetraj_jax.errors import UserError, listed
 CONNECT_S = 300
 """How long a process waits for the others to start."""
 TOLD_S = 3600
-"""How long a process waits for what process 0 finds out, if that is alive."""
+"""How long a process waits for what others find out, if they are alive."""
 
 CLUSTERS = {
     # variable of a launcher that JAX understands → variable that counts its processes
@@ -56,7 +56,9 @@ class HostOptions:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `HostOptions` to a command."""
     group = parser.add_argument_group(
-        "several hosts", "all three, or none: TPU pods, SLURM and Open MPI are recognised"
+        "several hosts",
+        "all three, or none: TPU pods, SLURM and Open MPI are recognised; "
+        "--num_processes=1 alone: this process by itself, wherever it runs",
     )
     group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
     group.add_argument("--num_processes", type=int, help="that run this command together")
@@ -131,32 +133,54 @@ def told(name: str, find: Callable[[], Any]) -> Any:
     return json.loads(client.blocking_key_value_get(key, TOLD_S * 1000))
 
 
-def require_same(settings: Mapping[str, Any]) -> None:
-    """Refuses processes that were started with different settings; they would wait for ever.
+def gathered(name: str, mine: Any) -> list[Any]:
+    """What every process found, by its number; all come here together.
+
+    Args:
+      name: another one for every call.
+      mine: what JSON can hold.
+    """
+    if jax.process_count() == 1:
+        return [mine]
+    client, folder = distributed.global_state.client, f"posetraj_jax/gathered/{name}"
+    client.key_value_set(f"{folder}/{jax.process_index()}", json.dumps(mine))
+    answers = (f"{folder}/{process}" for process in range(jax.process_count()))
+    return [json.loads(client.blocking_key_value_get(key, TOLD_S * 1000)) for key in answers]
+
+
+def require_same(what: str, mine: Mapping[str, Any], fix: str) -> None:
+    """Refuses processes that would do different things; they would wait for ever, or mix them.
+
+    Args:
+      what: these are, such as "settings"; another name for every call.
+      mine: of this process; JSON.
+      fix: what a user does about a difference.
 
     Raises:
       UserError: this process's differ from process 0's, all named.
     """
-    first = told("settings", lambda: dict(settings))
+    first = told(what, lambda: dict(mine))
     problems = [
-        f"{name}: {settings.get(name)!r}, in process 0 {first.get(name)!r}"
-        for name in sorted(settings.keys() | first.keys())
-        if settings.get(name) != first.get(name)
+        f"{name}: {mine.get(name)!r}, in process 0 {first.get(name)!r}"
+        for name in sorted(mine.keys() | first.keys())
+        if mine.get(name) != first.get(name)
     ]
     if problems:
         raise UserError(
-            f"process {jax.process_index()} was started with other settings than process 0",
-            expected="the same command on all hosts; only --process_id may differ",
+            f"process {jax.process_index()} has other {what} than process 0",
+            expected=f"the same {what} on all hosts",
             got=listed(problems),
-            fix="start all processes with the same command",
+            fix=fix,
         )
 
 
 def _arguments(options: HostOptions) -> dict[str, Any] | None:
     """Arguments of `jax.distributed.initialize`; None where there is one process."""
     given = vars(options)
-    if not any(value is not None for value in given.values()):
+    if options == HostOptions():
         return {} if _in_cluster() else None
+    if options == HostOptions(num_processes=1):
+        return None
     problems = [f"no --{name}" for name, value in given.items() if value is None]
     if not problems:
         problems = _problems(options)

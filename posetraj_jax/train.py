@@ -37,6 +37,9 @@ from posetraj_jax.training.metrics import MetricWriter
 from posetraj_jax.training.origin import find_origin, require_same_unet
 from posetraj_jax.training.program import make_program
 
+SAME_COMMAND = "start all processes with the same command; only --process_id may differ"
+SAME_CLIPS = "let all hosts read the same folder, or copy the whole of it to each"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, trains, and returns the exit code."""
@@ -60,7 +63,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's worker processes insist on parsed absl flags.
     o, flat = options.from_config(c), config.flatten(c)
-    hosts.require_same(flat | {"--workdir": str(workdir)})
+    hosts.require_same("settings", flat | {"--workdir": str(workdir)}, SAME_COMMAND)
     workdirs.check(workdir, flat)
     saved = hosts.told("newest checkpoint", lambda: max(runs.steps(workdir), default=None))
     if hosts.told("finished", lambda: _is_finished(c, workdir, saved)):
@@ -74,6 +77,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
     origin = None if saved is not None else find_origin(o.initial, networks)
     initial.require_fit(origin, networks, o.initial)
     batches = pipeline.train_batches(o.data, rows.rows)
+    hosts.require_same("clips", batches.get_state(), SAME_CLIPS)
     watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
 
     program = make_program(networks, mesh, o.initial, o.step)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from posetraj_jax import sharding
+from posetraj_jax import hosts, sharding
 from posetraj_jax.errors import UserError
 from posetraj_jax.training.state import TrainState
 
@@ -81,13 +81,13 @@ class Checkpoints:
         """Reads the newest checkpoint straight onto its devices, whatever mesh wrote it.
 
         Args:
-          abstract: ShapeDtypeStructs with shardings, from `state.plan`.
+          abstract: ShapeDtypeStructs with shardings, from `state.lay_out`.
           batches: the data iterator; it is moved to where the checkpoint was written.
 
         Raises:
           UserError: the checkpoint cannot be read, or its position is of other data.
         """
-        step = self.latest_step()
+        step = hosts.told("checkpoint to read", self.latest_step)
         parts = {part: ocp.args.StandardRestore(tree) for part, tree in _parts(abstract).items()}
         try:
             restored = self._manager.restore(

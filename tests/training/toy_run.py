@@ -47,7 +47,7 @@ def run(known: argparse.Namespace) -> int:
     mesh = sharding.make_mesh(MeshOptions(*map(int, known.mesh.split(","))))
     c = config_file.load("configs/stage1.py:micro", {"batch_size": str(BATCH_SIZE)})
     data = options.from_config(c).data
-    hosts.require_same({"steps": known.steps})
+    hosts.require_same("settings", {"steps": known.steps}, "start them alike")
     saved = hosts.told("newest", lambda: max(runs.steps(known.workdir), default=None))
     rows = sharding.rows_of_host(BATCH_SIZE, mesh)
     batches = pipeline.train_batches(data, rows.rows)
