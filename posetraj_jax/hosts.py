@@ -98,12 +98,19 @@ def joined(options: HostOptions) -> Iterator[None]:
 
 
 def _leave_with(error: BaseException, others: peers.Peers) -> None:
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if _is_of_runtime(error):
         others.wait_for_verdict()  # a broken collective looks like any failed computation
     code = errors.exit_code(error)
     others.leave(code, str(error) if isinstance(error, UserError) else repr(error))
     # The usual way out meets the others at a barrier, which they will not come to.
     atexit.register(peers.exit_now, code)
+
+
+def _is_of_runtime(error: BaseException | None) -> bool:
+    """Whether JAX's runtime raised it, or what it was made of: a lost process may be why."""
+    while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _leave(others: peers.Peers) -> None:
@@ -200,7 +207,7 @@ def _arguments(options: HostOptions) -> dict[str, Any] | None:
 def _problems(options: HostOptions) -> list[str]:
     host, _, port = options.coordinator_address.rpartition(":")
     wrong = []
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         wrong.append(f"--coordinator_address={options.coordinator_address}")
     if not 0 <= options.process_id < options.num_processes:
         wrong.append(f"--num_processes={options.num_processes} --process_id={options.process_id}")

@@ -125,7 +125,8 @@ class Peers:
             if int(peer) == self._index:
                 continue
             if kind == "left":
-                self._left[int(peer)] = json.loads(value)
+                # A new one each time: the other thread may be going through it.
+                self._left = self._left | {int(peer): json.loads(value)}
             elif value != self._heard[int(peer)][0]:
                 self._heard[int(peer)] = (value, now)
 

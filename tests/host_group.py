@@ -21,7 +21,7 @@ class HostGroup:
         """Starts them.
 
         Args:
-            arguments: of `python`.
+            arguments: of `python`; {index} in one stands for the number of the process.
             folder: for their outputs.
             devices: fake CPU devices of each process.
         """
@@ -31,9 +31,13 @@ class HostGroup:
         self.errors = [folder / f"{index}.stderr" for index in range(count)]
         self.outputs = [folder / f"{index}.stdout" for index in range(count)]
         together = [f"--coordinator_address=127.0.0.1:{free_port()}", f"--num_processes={count}"]
+
+        def own(index: int) -> list[str]:
+            return [argument.replace("{index}", str(index)) for argument in arguments]
+
         self.processes = [
             subprocess.Popen(
-                [sys.executable, *arguments, *together, f"--process_id={index}"],
+                [sys.executable, *own(index), *together, f"--process_id={index}"],
                 env=environment,
                 cwd=ROOT,
                 stdout=self.outputs[index].open("w"),

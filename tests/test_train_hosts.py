@@ -1,27 +1,32 @@
 """Training itself in several processes, as on a pod: equal to one, and safe to stop and to kill."""
 
+import dataclasses
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
+import optax
+import orbax.checkpoint as ocp
 import pytest
 
-from posetraj_jax import config_file, runs
+from posetraj_jax import config_file, runs, tree, weights
 from posetraj_jax.errors import EXIT_LOST_PROCESS
 from posetraj_jax.models.networks import ModelOptions, build_networks
 from posetraj_jax.training import options
 from posetraj_jax.training.checkpoint import Checkpoints
 from posetraj_jax.training.metrics import read_jsonl
-from posetraj_jax.training.program import make_program
+from posetraj_jax.training.program import TrainProgram, make_program
 from tests.host_group import HostGroup
 from tests.meshes import mesh_of, one_device
-from tests.runs import write_run
+from tests.training.conftest import redrawn
 
 pytestmark = pytest.mark.full
 SMALL = {"log.every": 1, "eval.every": 3, "eval.clips": 2, "sample.clips": 1, "sample.steps": 2}
 SPEC = "configs/stage3.py:micro"
+OF_EIGHT = {"batch_size": 8, "mesh.fsdp": 4, "save.every": 1, "optim.warmup_steps": 0}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,15 +39,17 @@ def compiled(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stage2(tmp_path_factory):
-    """A finished run of stage 2, for stage 3 to start from."""
-    shapes = build_networks(ModelOptions("micro", (1,) * 4)).controlnet.abstract()
-    folder = tmp_path_factory.mktemp("runs") / "stage2"
-    return write_run(folder, "stage2:micro", shapes, unit=-1e-3, steps="10")
+def controlnet(tmp_path_factory):
+    """A ControlNet to start from, without the zeros that would hide almost every gradient."""
+    network = build_networks(ModelOptions("micro", (1,) * 4)).controlnet
+    folder = tmp_path_factory.mktemp("weights") / "controlnet"
+    params = redrawn(network.init(jax.random.key(0)))
+    weights.save(params, dataclasses.asdict(network.config), folder)
+    return folder
 
 
-def start(workdir: Path, stage2: Path, *, count: int, devices: int, **fields) -> HostGroup:
-    chosen = {**SMALL, "init_from": stage2, **fields}
+def start(workdir: Path, controlnet: Path, *, count: int, devices: int, **fields) -> HostGroup:
+    chosen = {**SMALL, "init_from": controlnet, **fields}
     overrides = [f"--config.{name}={value}" for name, value in chosen.items()]
     arguments = ["-m", "posetraj_jax.train", "--config", SPEC, "--workdir", str(workdir)]
     folder = workdir.with_name(f"{workdir.name}-{time.monotonic_ns()}")
@@ -54,14 +61,14 @@ def finish(*args, **fields) -> None:
         assert group.codes(seconds=900) == [0] * len(group.processes), group.said()
 
 
+def logged(workdir: Path, name: str) -> dict[int, float]:
+    """A metric by step."""
+    rows = read_jsonl(workdir / "metrics.jsonl")
+    return {row["step"]: row[name] for row in rows if name in row}
+
+
 def losses(workdir: Path) -> dict[int, float]:
-    rows = read_jsonl(workdir / "metrics.jsonl")
-    return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
-
-
-def evaluated(workdir: Path) -> list[float]:
-    rows = read_jsonl(workdir / "metrics.jsonl")
-    return [row["eval/loss"] for row in rows if "eval/loss" in row]
+    return logged(workdir, "train/loss")
 
 
 class Position:
@@ -69,43 +76,84 @@ class Position:
         self.state = state
 
 
+def program_on(mesh) -> TrainProgram:
+    o = options.from_config(config_file.load(SPEC))
+    return make_program(build_networks(o.model), mesh, o.initial, o.step)
+
+
 def restored(workdir: Path, mesh) -> tuple:
     """The newest state and data position, read by this one process."""
-    o = options.from_config(config_file.load(SPEC))
-    program = make_program(build_networks(o.model), mesh, o.initial, o.step)
     position = Position()
     with Checkpoints(workdir / runs.CHECKPOINTS, keep=9) as checkpoints:
-        return jax.device_get(checkpoints.restore(program.state, position)), position.state
+        state = checkpoints.restore(program_on(mesh).state, position)
+        return jax.device_get(state), position.state
+
+
+def first_gradient(workdir: Path) -> dict[str, np.ndarray]:
+    """Of every tensor: after one step Adam's first moment is a part of it."""
+    abstract = program_on(one_device()).state.opt_state
+    with ocp.StandardCheckpointer() as reader:
+        opt_state = reader.restore(workdir / runs.CHECKPOINTS / "1" / "opt_state", abstract)
+    moment = tree.flatten(jax.device_get(optax.tree.get(opt_state, "mu")))
+    b1 = config_file.load(SPEC).optim.b1
+    return {path: leaf / (1 - b1) for path, leaf in moment.items()}
 
 
 def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_two_processes_of_four_devices_equal_one_of_eight(stage2, tmp_path):
-    """Losses, evaluations and data; the checkpoint of either is read by any, and trained on."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    mesh = {"batch_size": 8, "mesh.fsdp": 4}
-    finish(one, stage2, count=1, devices=8, steps=3, **mesh)
-    finish(two, stage2, count=2, devices=4, steps=3, **mesh)
-    assert sorted(losses(one)) == [1, 2, 3]
-    np.testing.assert_allclose(list(losses(two).values()), list(losses(one).values()), atol=1e-5)
-    np.testing.assert_allclose(evaluated(two), evaluated(one), atol=1e-5)
-    assert len(list(two.glob("samples/step_000003/*.gif"))) == 1
-    whole, position = restored(two, mesh_of(2, 4))
-    assert_same(whole, restored(two, one_device())[0])
-    assert position == restored(one, one_device())[1]
-    finish(one, stage2, count=2, devices=4, steps=5, **mesh)
-    finish(two, stage2, count=1, devices=8, steps=5, **mesh)
-    np.testing.assert_allclose(list(losses(two).values()), list(losses(one).values()), atol=1e-4)
-    assert sorted(losses(one)) == sorted(losses(two)) == [1, 2, 3, 4, 5]
-    assert restored(one, one_device())[1] == restored(two, one_device())[1]
+@pytest.fixture(scope="module")
+def alone(controlnet, tmp_path_factory):
+    """Three steps in one process with eight devices."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    finish(workdir, controlnet, count=1, devices=8, steps=3, **OF_EIGHT)
+    return workdir
+
+
+@pytest.mark.parametrize(("count", "devices"), [(2, 4), (4, 2)])
+def test_several_processes_equal_one_of_eight_devices(alone, controlnet, tmp_path, count, devices):
+    """`fsdp` lies within two processes, and between four."""
+    run = tmp_path / "run"
+    finish(run, controlnet, count=count, devices=devices, steps=3, **OF_EIGHT)
+    assert sorted(losses(alone)) == sorted(losses(run)) == [1, 2, 3]
+    for name in ("train/loss", "eval/loss"):
+        one, several = logged(alone, name), logged(run, name)
+        print(name, one, "differs by", max(abs(several[step] - one[step]) for step in one))
+        assert several == pytest.approx(one, rel=1e-5, abs=1e-5)
+    one, several = first_gradient(alone), first_gradient(run)
+    largest = max(np.abs(leaf).max() for leaf in one.values())
+    assert largest > 0
+    scales = {path: max(np.abs(leaf).max(), 1e-2 * largest) for path, leaf in one.items()}
+    apart = {path: np.abs(several[path] - leaf).max() / scales[path] for path, leaf in one.items()}
+    print(len(apart), "gradients differ by at most", max(apart.values()), "of their scales")
+    assert max(apart.values()) <= 1e-4, max(apart, key=apart.get)
+    (one, place), (several, same_place) = restored(alone, one_device()), restored(run, one_device())
+    apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), one.params, several.params)
+    lr = config_file.load(SPEC).optim.lr
+    print("parameters differ by at most", max(jax.tree.leaves(apart)) / lr, "learning rates")
+    assert max(jax.tree.leaves(apart)) <= lr
+    assert place == same_place
+    assert len(list(run.glob("samples/step_000003/*.gif"))) == 1
+
+
+def test_a_checkpoint_of_any_number_of_processes_is_trained_on_by_any(alone, controlnet, tmp_path):
+    """One process goes on with four's checkpoint, and two with one's."""
+    one, four = tmp_path / "one", tmp_path / "four"
+    shutil.copytree(alone, one)
+    finish(four, controlnet, count=4, devices=2, steps=3, **OF_EIGHT)
+    assert_same(restored(four, mesh_of(2, 4))[0], restored(four, one_device())[0])
+    finish(one, controlnet, count=2, devices=4, steps=5, **OF_EIGHT)
+    finish(four, controlnet, count=1, devices=8, steps=5, **OF_EIGHT)
+    assert sorted(losses(one)) == sorted(losses(four)) == [1, 2, 3, 4, 5]
+    assert losses(four) == pytest.approx(losses(one), rel=1e-4)
+    assert restored(one, one_device())[1] == restored(four, one_device())[1]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(stage2, tmp_path_factory):
+def undisturbed(controlnet, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(workdir, stage2, count=2, devices=1, **LONG)
+    finish(workdir, controlnet, count=2, devices=1, **LONG)
     return workdir
 
 
@@ -114,10 +162,10 @@ LONG = {"steps": 24, "save.every": 3, "batch_size": 2, "eval.every": 24}
 
 @pytest.mark.parametrize("killed", [1, 0])
 def test_a_killed_process_is_named_within_a_minute_and_the_run_continues_exactly(
-    undisturbed, stage2, tmp_path, killed
+    undisturbed, controlnet, tmp_path, killed
 ):
     run = tmp_path / "run"
-    with start(run, stage2, count=2, devices=1, **LONG) as group:
+    with start(run, controlnet, count=2, devices=1, **LONG) as group:
         group.wait_until(lambda: bool(runs.steps(run)), seconds=600)
         group.send(killed, signal.SIGKILL)
         began = time.monotonic()
@@ -127,27 +175,29 @@ def test_a_killed_process_is_named_within_a_minute_and_the_run_continues_exactly
     said = group.errors[1 - killed].read_text()
     assert f"error: process {killed} of this run cannot be reached any more" in said
     assert runs.steps(run)[-1] < 24
-    finish(run, stage2, count=2, devices=1, **LONG)
+    finish(run, controlnet, count=2, devices=1, **LONG)
     assert losses(run) == losses(undisturbed)
     assert_same(restored(run, one_device()), restored(undisturbed, one_device()))
 
 
-def test_sigterm_to_one_saves_in_all_and_the_run_continues_exactly(undisturbed, stage2, tmp_path):
+def test_sigterm_to_one_saves_in_all_and_the_run_continues_exactly(
+    undisturbed, controlnet, tmp_path
+):
     run = tmp_path / "run"
-    with start(run, stage2, count=2, devices=1, **LONG) as group:
+    with start(run, controlnet, count=2, devices=1, **LONG) as group:
         group.wait_until(lambda: 4 in losses(run), seconds=600)
         group.send(1, signal.SIGTERM)
         assert group.codes(seconds=120) == [143, 143], group.said()
     stopped = runs.steps(run)[-1]
     assert 4 <= stopped < 24
     assert max(losses(run)) == stopped
-    finish(run, stage2, count=2, devices=1, **LONG)
+    finish(run, controlnet, count=2, devices=1, **LONG)
     assert losses(run) == losses(undisturbed)
     assert_same(restored(run, one_device()), restored(undisturbed, one_device()))
 
 
-def test_mistakes_before_training_leave_nobody_waiting(stage2, tmp_path):
-    with start(tmp_path / "run", stage2, count=2, devices=1, batch_size=3) as group:
+def test_mistakes_before_training_leave_nobody_waiting(controlnet, tmp_path):
+    with start(tmp_path / "run", controlnet, count=2, devices=1, batch_size=3) as group:
         assert group.codes(seconds=60) == [2, 2]
     assert all("batch_size = 3" in path.read_text() for path in group.errors)
     assert not (tmp_path / "run").exists()

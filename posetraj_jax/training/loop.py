@@ -96,9 +96,8 @@ def train(
                     actions.save(state)
                 if schedule.due("sample", step) and not stop.is_due():
                     actions.sample(state, step, go_on)
-        if (
-            stop.is_due() and step > first
-        ):  # a signal may come at any time, so this is not in the loop
+        # A signal may come at any time, so this is not in the loop.
+        if stop.is_due() and step > first:
             if means.count:
                 write(evaluating=False)
             actions.save(state)

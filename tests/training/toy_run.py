@@ -1,6 +1,6 @@
 """A program that trains a toy by the real loop, data and checkpoints, on any number of processes.
 
-python -m tests.training.toy_run WORKDIR STEPS [--mesh 2,4,1] [--pause S] [--fail_in P] ...
+python -m tests.training.toy_run WORKDIR STEPS [--mesh 2,4,1] [--pause S] [--fail_in P] …
 """
 
 import argparse
@@ -35,10 +35,13 @@ def main() -> int:
     parser.add_argument("--mesh", default="-1,1,1")
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--lost_s", type=float, default=peers.LOST_S)
+    parser.add_argument("--connect_s", type=int, default=hosts.CONNECT_S)
+    parser.add_argument("--shared_s", type=float, default=workdirs.SHARED_WITHIN_S)
     parser.add_argument("--fail_in", type=int, default=-1)
     hosts.add_arguments(parser)
     known = parser.parse_args()
-    peers.LOST_S = known.lost_s
+    peers.LOST_S, hosts.CONNECT_S = known.lost_s, known.connect_s
+    workdirs.SHARED_WITHIN_S = known.shared_s
     with hosts.joined(hosts.HostOptions.of(known)):
         return run(known)
 
@@ -48,6 +51,7 @@ def run(known: argparse.Namespace) -> int:
     c = config_file.load("configs/stage1.py:micro", {"batch_size": str(BATCH_SIZE)})
     data = options.from_config(c).data
     hosts.require_same("settings", {"steps": known.steps}, "start them alike")
+    workdirs.check(known.workdir, {"steps": known.steps})
     saved = hosts.told("newest", lambda: max(runs.steps(known.workdir), default=None))
     rows = sharding.rows_of_host(BATCH_SIZE, mesh)
     batches = pipeline.train_batches(data, rows.rows)
