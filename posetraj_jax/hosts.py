@@ -10,14 +10,16 @@ import atexit
 import contextlib
 import json
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
-from jax._src import distributed
+from jax._src import distributed  # the key-value store has no public name
+from jax._src.clusters import ClusterEnv
 
 from posetraj_jax import errors, peers
 from posetraj_jax.errors import UserError, listed
@@ -26,17 +28,6 @@ CONNECT_S = 300
 """How long a process waits for the others to start."""
 TOLD_S = 3600
 """How long a process waits for what others find out, if they are alive."""
-
-CLUSTERS = {
-    # variable of a launcher that JAX understands → variable that counts its processes
-    "SLURM_STEP_NODELIST": "SLURM_NTASKS",
-    "OMPI_MCA_orte_hnp_uri": "OMPI_COMM_WORLD_SIZE",
-    "TPU_PROCESS_ADDRESSES": "",
-    "TPU_WORKER_HOSTNAMES": "",
-    "MEGASCALE_NUM_SLICES": "",
-}
-TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
-"""A machine with one of these may be part of a TPU pod, whose metadata JAX asks."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +65,14 @@ def joined(options: HostOptions) -> Iterator[None]:
     stdout.
 
     Raises:
-      UserError: the flags do not fit together, or process 0 cannot listen at the address.
+      UserError: the flags do not fit together, or process 0 cannot listen at the address. Where the
+        processes do not find each other JAX ends them, with code 75 and a message.
     """
-    arguments = _arguments(options)
-    if arguments is None or not _connect(arguments):
+    arguments = _arguments(options) if options != HostOptions() else _as_launched()
+    if arguments is None:
         yield
         return
+    _connect(arguments)
     state = distributed.global_state
     others = peers.Peers(state.client, state.process_id, state.num_processes)
     peers.on_abort(lambda: others.explain_abort(state.coordinator_address))
@@ -182,12 +175,10 @@ def require_same(what: str, mine: Mapping[str, Any], fix: str) -> None:
 
 
 def _arguments(options: HostOptions) -> dict[str, Any] | None:
-    """Arguments of `jax.distributed.initialize`; None where there is one process."""
-    given = vars(options)
-    if options == HostOptions():
-        return {} if _in_cluster() else None
+    """Of `jax.distributed.initialize`, as flags say; None where there is one process."""
     if options == HostOptions(num_processes=1):
         return None
+    given = vars(options)
     problems = [f"no --{name}" for name, value in given.items() if value is None]
     if not problems:
         problems = _problems(options)
@@ -199,9 +190,9 @@ def _arguments(options: HostOptions) -> dict[str, Any] | None:
             got=listed(problems),
             fix="give all three on every host, or none; see docs/hosts.md",
         )
-    return (
-        None if options.num_processes == 1 else given | {"cluster_detection_method": "deactivate"}
-    )
+    if options.num_processes == 1:
+        return None
+    return given | {"cluster_detection_method": "deactivate"}
 
 
 def _problems(options: HostOptions) -> list[str]:
@@ -214,36 +205,57 @@ def _problems(options: HostOptions) -> list[str]:
     return wrong
 
 
-def _in_cluster() -> bool:
-    """Whether it is worth asking JAX, which may take seconds, for other processes."""
-    for mark, count in CLUSTERS.items():
-        if os.environ.get(mark) and os.environ.get(count, "") != "1":
-            return True
-    platforms = os.environ.get("JAX_PLATFORMS", "")
-    may_be_tpu = not platforms or "tpu" in platforms.split(",")
-    asks = "TPU_SKIP_MDS_QUERY" not in os.environ
-    return may_be_tpu and asks and any(Path(device).exists() for device in TPU_DEVICES)
+def _as_launched() -> dict[str, Any] | None:
+    """The same as a launcher says that JAX knows; None where there is one process.
+
+    JAX is asked, not told to connect: of a single process it would open a port, on which those of
+    other runs on the same machine would be mistaken for its own.
+    """
+    try:
+        address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
+            None, None, None, None, None, CONNECT_S
+        )
+    except OSError as error:  # a TPU without the metadata that those of pods have
+        print(f"no metadata of a TPU pod, so this process is alone: {error}", file=sys.stderr)
+        return None
+    except RuntimeError as error:
+        raise _not_met({}, str(error)) from error
+    if address is None or count == 1:
+        return None
+    return {
+        "coordinator_address": address,
+        "num_processes": count,
+        "process_id": index,
+        "local_device_ids": devices,
+        "cluster_detection_method": "deactivate",
+    }
 
 
-def _connect(arguments: dict[str, Any]) -> bool:
-    """Meets the other processes; False if there turn out to be none."""
+def _connect(arguments: Mapping[str, Any]) -> None:
+    """Meets the other processes."""
+    if arguments["process_id"] == 0:
+        _require_free_port(arguments)
     peers.on_abort(lambda: _not_met(arguments, "it waited in vain"))
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=CONNECT_S)
-    except ValueError as error:
-        if arguments or "coordinator_address" not in str(error):
-            raise
-        return False  # no cluster that JAX knows
-    except (RuntimeError, OSError) as error:  # OSError: the metadata of a TPU that is no pod's
-        if not arguments and isinstance(error, OSError):
-            return False
+    except RuntimeError as error:
         raise _not_met(arguments, f"{error}".splitlines()[0]) from error
     peers.on_abort(lambda: None)
-    return jax.process_count() > 1
+
+
+def _require_free_port(arguments: Mapping[str, Any]) -> None:
+    """Refuses a port that is taken, with which JAX 0.10 crashes."""
+    port = int(arguments["coordinator_address"].rpartition(":")[2])
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        raise _not_met(arguments, f"port {port} is not to be had: {error}") from error
 
 
 def _not_met(arguments: Mapping[str, Any], got: str) -> UserError:
-    where = arguments.get("coordinator_address", "the first host's")
+    where = arguments.get("coordinator_address", "that the launcher says")
     number = arguments.get("num_processes", "all")
     return UserError(
         "the processes of this run have not found each other",

@@ -1,23 +1,58 @@
 """How the processes of a run find each other, and what a single one makes of all this: nothing."""
 
 import argparse
+import os
+import socket
 
+import jax
 import pytest
+from jax._src.clusters import cloud_tpu_cluster
 
 from posetraj_jax import hosts
 from posetraj_jax.errors import UserError
 from posetraj_jax.hosts import HostOptions
 
-LAUNCHERS = [name for name in (*hosts.CLUSTERS, *hosts.CLUSTERS.values()) if name]
+LAUNCHERS = ("SLURM_", "OMPI_", "TPU_", "MEGASCALE_", "JAX_COORDINATOR_")
+SLURM = {
+    "SLURM_JOB_ID": "4097",
+    "SLURM_STEP_NODELIST": "node[007-009]",
+    "SLURM_NTASKS": "24",
+    "SLURM_PROCID": "9",
+    "SLURM_LOCALID": "1",
+}
+OPEN_MPI = {
+    "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://10.0.0.1:34911",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "2",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+}
+POD = {
+    "TPU_WORKER_HOSTNAMES": "127.0.0.1,127.0.0.2",
+    "TPU_WORKER_ID": "1",
+    "MEGASCALE_COORDINATOR_ADDRESS": "",
+    "MEGASCALE_NUM_SLICES": "",
+    "MEGASCALE_SLICE_ID": "",
+}
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    """No launcher and no TPU, wherever these tests run; and no process waits for another."""
-    for name in LAUNCHERS:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hosts, "TPU_DEVICES", ())
-    monkeypatch.setattr(hosts, "_connect", lambda arguments: pytest.fail(f"connects: {arguments}"))
+def connected(monkeypatch):
+    """With what a process connects to others; no launcher and no TPU, wherever these tests run."""
+    for name in [name for name in os.environ if name.startswith(LAUNCHERS)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", False)
+    found = []
+
+    def connect(arguments):
+        found.append(arguments)
+        raise MetOthersError
+
+    monkeypatch.setattr(hosts, "_connect", connect)
+    return found
+
+
+class MetOthersError(Exception):
+    """Ends a test where a process would wait for others."""
 
 
 def joined(options: HostOptions) -> bool:
@@ -67,33 +102,60 @@ def test_flags_are_read_from_a_command_line():
     assert HostOptions.of(parser.parse_args(flags)) == HostOptions("h:1", 2, 1)
 
 
-@pytest.mark.parametrize(
-    ("variables", "asks"),
-    [
-        ({"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2"}, True),
-        ({"SLURM_STEP_NODELIST": "n1", "SLURM_NTASKS": "1"}, False),
-        ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "4"}, True),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
-    ],
-)
-def test_a_launcher_of_several_processes_is_recognised(monkeypatch, variables, asks):
-    """JAX then reads the launcher's variables; a single task must not wait for a port."""
+def launched(monkeypatch, variables, connected):
+    """What a launcher's variables say."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    connected = []
-    monkeypatch.setattr(hosts, "_connect", lambda arguments: connected.append(arguments))
+    with pytest.raises(MetOthersError):
+        joined(HostOptions())
+    found = connected.pop()
+    return found["coordinator_address"], found["num_processes"], found["process_id"]
+
+
+def test_slurm_says_who_takes_part(monkeypatch, connected):
+    assert launched(monkeypatch, SLURM, connected) == ("node007:61441", 24, 9)
+
+
+def test_open_mpi_says_who_takes_part(monkeypatch, connected):
+    assert launched(monkeypatch, OPEN_MPI, connected) == ("10.0.0.1:61441", 4, 2)
+
+
+def test_a_tpu_pod_says_who_takes_part(monkeypatch, connected):
+    monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    assert launched(monkeypatch, POD, connected) == ("127.0.0.1:8482", 2, 1)
+
+
+def test_a_single_task_needs_no_port(monkeypatch):
+    """Two of them in one SLURM job would get the same one."""
+    for name, value in (SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}).items():
+        monkeypatch.setenv(name, value)
     assert joined(HostOptions())
-    assert connected == ([{}] if asks else [])
+
+
+def test_a_process_may_stay_alone_whatever_a_launcher_says(monkeypatch):
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
     assert joined(HostOptions(num_processes=1))
-    assert len(connected) == asks
 
 
-def test_a_tpu_may_be_a_part_of_a_pod(monkeypatch, tmp_path):
-    monkeypatch.setattr(hosts, "TPU_DEVICES", (str(tmp_path),))
-    monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
-    connected = []
-    monkeypatch.setattr(hosts, "_connect", lambda arguments: connected.append(arguments))
-    for platforms in ("cpu", "tpu,cpu", ""):
-        monkeypatch.setenv("JAX_PLATFORMS", platforms)
-        assert joined(HostOptions())
-    assert connected == [{}, {}]
+def test_a_tpu_without_metadata_of_a_pod_says_that_it_is_alone(monkeypatch, capsys):
+    def refused(key):
+        raise ConnectionError("no metadata server")
+
+    monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
+    monkeypatch.setattr(cloud_tpu_cluster, "get_metadata", refused)
+    assert joined(HostOptions())
+    assert "so this process is alone: no metadata server" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_named(monkeypatch):
+    """JAX crashes there."""
+    monkeypatch.undo()  # of `connected`
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: pytest.fail("crashes"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match="have not found each other") as caught:
+            joined(HostOptions(address, 2, 0))
+    assert f"port {address[10:]} is not to be had" in caught.value.got
+    assert address in caught.value.expected
