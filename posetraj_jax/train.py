@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import flags
 from clu import parameter_overview
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from posetraj_jax import (
@@ -24,10 +25,12 @@ from posetraj_jax import (
     weights,
 )
 from posetraj_jax.data import pipeline
+from posetraj_jax.data.batch_stream import BatchStream
+from posetraj_jax.data.data_options import DataOptions
 from posetraj_jax.errors import UserError
 from posetraj_jax.hosts import HostOptions
 from posetraj_jax.models.networks import build_networks
-from posetraj_jax.sharding import MeshOptions
+from posetraj_jax.sharding import HostRows, MeshOptions
 from posetraj_jax.training import initial, metrics, options
 from posetraj_jax.training import workdir as workdirs
 from posetraj_jax.training.checkpoint import Checkpoints
@@ -65,19 +68,16 @@ def run(c: ConfigDict, workdir: Path) -> int:
     o, flat = options.from_config(c), config.flatten(c)
     hosts.require_same("settings", flat | {"--workdir": str(workdir)}, SAME_COMMAND)
     workdirs.check(workdir, flat)
-    saved = hosts.told("newest checkpoint", lambda: max(runs.steps(workdir), default=None))
-    if hosts.told("finished", lambda: _is_finished(c, workdir, saved)):
+    saved, finished = hosts.told("what is there", lambda: _what_is_there(c, workdir))
+    if finished:
         workdirs.claim(workdir, flat)  # fewer steps may have been asked for than before
         return _report(workdir, saved, stopped=None)
-    mesh = sharding.make_mesh(MeshOptions(**c.mesh))
-    sharding.check_batch(c.batch_size, mesh)
-    _require_whole_clips(c.mesh.context)
+    mesh = _make_mesh(c)
     rows = sharding.rows_of_host(o.data.batch_size, mesh)
     networks = build_networks(o.model)
     origin = None if saved is not None else find_origin(o.initial, networks)
     initial.require_fit(origin, networks, o.initial)
-    batches = pipeline.train_batches(o.data, rows.rows)
-    hosts.require_same("clips", batches.get_state(), SAME_CLIPS)
+    batches = _open_batches(o.data, rows)
     watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
 
     program = make_program(networks, mesh, o.initial, o.step)
@@ -119,26 +119,39 @@ def run(c: ConfigDict, workdir: Path) -> int:
                 sample=sample,
                 save=lambda state: checkpoints.save(state, batches, flat),
             )
-            clips = c.batch_size * c.optim.accumulate
-            state, stopped = train(state, batches, clips, o.schedule, actions, writer)
+            state, stopped = train(state, batches, o.data.batch_size, o.schedule, actions, writer)
     return _report(workdir, int(state.step), stopped)
 
 
-def _require_whole_clips(context: int) -> None:
-    """Refuses to split clips over devices: such gradients do not yet equal those of one device."""
-    if context > 1:
+def _what_is_there(c: ConfigDict, workdir: Path) -> tuple[int | None, bool]:
+    """The step of the newest checkpoint, and whether it is the last, with all its samples."""
+    newest = max(runs.steps(workdir), default=None)
+    done = newest is not None and newest >= c.steps
+    return newest, done and len(_samples(workdir, newest)) >= c.sample.clips
+
+
+def _make_mesh(c: ConfigDict) -> Mesh:
+    """The mesh of all devices; refuses one that the batch does not divide over.
+
+    And one that splits clips: such gradients do not yet equal those of one device.
+    """
+    mesh = sharding.make_mesh(MeshOptions(**c.mesh))
+    sharding.check_batch(c.batch_size, mesh)
+    if c.mesh.context > 1:
         raise UserError(
             "training does not split clips over devices yet",
             expected="mesh.context = 1",
-            got=str(context),
+            got=str(c.mesh.context),
             fix="use mesh.fsdp and model.remat to save memory",
         )
+    return mesh
 
 
-def _is_finished(c: ConfigDict, workdir: Path, saved: int | None) -> bool:
-    """Whether the newest checkpoint is the last that is asked for, with its samples."""
-    done = saved is not None and saved >= c.steps
-    return done and len(_samples(workdir, saved)) >= c.sample.clips
+def _open_batches(data: DataOptions, rows: HostRows) -> BatchStream:
+    """The batches of this process; refuses other clips than those of process 0."""
+    batches = pipeline.train_batches(data, rows.rows)
+    hosts.require_same("clips", batches.get_state(), SAME_CLIPS)
+    return batches
 
 
 def _sample_folder(workdir: Path, step: int) -> Path:

@@ -96,8 +96,7 @@ def train(
                     actions.save(state)
                 if schedule.due("sample", step) and not stop.is_due():
                     actions.sample(state, step, go_on)
-        # A signal may come at any time, so this is not in the loop.
-        if stop.is_due() and step > first:
+        if stop.is_due() and step > first:  # not in the loop: a signal may come at any time
             if means.count:
                 write(evaluating=False)
             actions.save(state)
