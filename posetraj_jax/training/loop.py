@@ -49,10 +49,8 @@ def train(
 ) -> tuple[TrainState, int | None]:
     """Trains until the last step, or until SIGTERM or SIGINT; saves in both cases.
 
-    All processes of a run do the same, and stop after the same step.
-
     Returns:
-      The state, and the signal that ended the run early, if one did.
+      The state, and the signal that ended the run early, if one did; both as in all processes.
 
     Raises:
       UserError: a non-finite loss, a bad record, or a full disk; the last checkpoint is whole.
