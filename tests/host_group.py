@@ -17,20 +17,24 @@ ROOT = Path(__file__).parents[1]
 class HostGroup:
     """The same Python command in several processes; leave the `with` block and none is left."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, *, count: int, devices: int):
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, *, count: int, devices: int, absent: int = 0
+    ):
         """Starts them.
 
         Args:
             arguments: of `python`; {index} in one stands for the number of the process.
             folder: for their outputs.
             devices: fake CPU devices of each process.
+            absent: processes that these are told of, and that are never started.
         """
         folder.mkdir(parents=True, exist_ok=True)
         flags = f"{quick.XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
         self.errors = [folder / f"{index}.stderr" for index in range(count)]
         self.outputs = [folder / f"{index}.stdout" for index in range(count)]
-        together = [f"--coordinator_address=127.0.0.1:{free_port()}", f"--num_processes={count}"]
+        address = f"127.0.0.1:{free_port()}"
+        together = [f"--coordinator_address={address}", f"--num_processes={count + absent}"]
 
         def own(index: int) -> list[str]:
             return [argument.replace("{index}", str(index)) for argument in arguments]

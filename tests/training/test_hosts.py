@@ -18,13 +18,15 @@ from tests.host_group import HostGroup
 from tests.meshes import mesh_of
 
 TOY = ("-m", "tests.training.toy_run")
-LOST_S = 4
+LOST_S = 8
 
 
-def toys(workdir: Path, steps: int, *flags: str, count: int = 2, devices: int = 2) -> HostGroup:
+def toys(
+    workdir: Path, steps: int | str, *flags: str, count: int = 2, devices: int = 2, absent: int = 0
+) -> HostGroup:
     folder = workdir.with_name(f"{workdir.name}-{time.monotonic_ns()}")
     arguments = [*TOY, str(workdir), str(steps), *flags]
-    return HostGroup(arguments, folder, count=count, devices=devices)
+    return HostGroup(arguments, folder, count=count, devices=devices, absent=absent)
 
 
 def finish(group: HostGroup) -> HostGroup:
@@ -126,16 +128,17 @@ def test_a_run_goes_on_with_other_hosts_as_if_it_had_not_stopped(alone, tmp_path
     assert position == restored(tmp_path / "straight")[1]
 
 
-@pytest.mark.full
-@pytest.mark.parametrize(("count", "killed"), [(2, 1), (2, 0), (4, 2), (4, 0)])
-def test_a_killed_process_ends_the_others_and_the_run_continues_exactly(tmp_path, count, killed):
-    """Within a minute by default: LOST_S is shortened here, for a test's sake, from 30 s."""
-    straight, run = tmp_path / "straight", tmp_path / "run"
-    finish(toys(straight, 40, count=count))
-    with toys(run, 40, "--pause=0.2", f"--lost_s={LOST_S}", count=count) as group:
+def kill(run: Path, count: int, killed: int) -> None:
+    """Trains until there is a checkpoint, kills a process, and sees what the others say.
+
+    They end within a minute by default: LOST_S is shortened here, for a test's sake, from 30 s.
+    """
+    with toys(run, 400, "--pause=0.1", f"--lost_s={LOST_S}", count=count) as group:
         group.wait_until(lambda: newest(run) >= 4)
         group.send(killed, signal.SIGKILL)
+        began = time.monotonic()
         codes = group.codes(seconds=30)
+        print(f"process {killed} of {count}: ended after {time.monotonic() - began:.1f} s")
     assert codes.pop(killed) == -signal.SIGKILL
     assert codes == [EXIT_LOST_PROCESS] * (count - 1), group.said()
     for index, said in enumerate(errors_of(group)):
@@ -143,8 +146,21 @@ def test_a_killed_process_ends_the_others_and_the_run_continues_exactly(tmp_path
             assert f"error: process {killed} of this run cannot be reached any more" in said
             assert "run the same command again on all hosts" in said
             assert "Traceback" not in said
-    assert 4 <= newest(run) < 40
-    finish(toys(run, 40, count=count))
+    assert 4 <= newest(run) < 400
+
+
+def test_a_killed_process_ends_the_other(tmp_path):
+    kill(tmp_path / "run", count=2, killed=1)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("count", "killed"), [(2, 1), (2, 0), (4, 2), (4, 0)])
+def test_a_run_continues_exactly_after_a_process_was_killed(tmp_path, count, killed):
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    kill(run, count, killed)
+    steps = newest(run) + 9
+    finish(toys(run, steps, count=count))
+    finish(toys(straight, steps, count=count))
     assert_same(restored(run), restored(straight))
     assert losses(run) == losses(straight)
 
@@ -175,4 +191,36 @@ def test_a_mistake_on_one_host_is_said_by_all(tmp_path, failed):
         other = f"process {failed} of this run has stopped, so this one stops too"
         assert (other in said) == (index != failed)
         assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.full
+def test_a_workdir_that_is_not_shared_is_refused(tmp_path):
+    for index in (0, 1):
+        (tmp_path / str(index)).mkdir()
+    with toys(tmp_path / "{index}" / "run", 3, "--shared_s=1") as group:
+        assert group.codes(seconds=60) == [2, 2], group.said()
+    for said in errors_of(group):
+        assert "is not the same folder on all hosts" in said
+        assert "does not appear to: 1" in said
+    assert [list((tmp_path / str(index)).iterdir()) for index in (0, 1)] == [[], []]
+
+
+@pytest.mark.full
+def test_settings_that_differ_are_refused(tmp_path):
+    with toys(tmp_path / "run", "3{index}") as group:
+        assert group.codes(seconds=60) == [2, 2], group.said()
+    for said in errors_of(group):
+        assert "process 1 has other settings than process 0" in said
+        assert "steps: 31, in process 0 30" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.full
+def test_processes_that_never_come_are_not_waited_for_for_ever(tmp_path):
+    with toys(tmp_path / "run", 3, "--connect_s=3", absent=1) as group:
+        assert group.codes(seconds=60) == [EXIT_LOST_PROCESS] * 2, group.said()
+    for said in errors_of(group):
+        assert "the processes of this run have not found each other" in said
+        assert "3 processes that start within 3 s" in said
     assert not (tmp_path / "run").exists()
