@@ -111,11 +111,16 @@ def alone(controlnet, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize(("count", "devices"), [(2, 4), (4, 2)])
-def test_several_processes_equal_one_of_eight_devices(alone, controlnet, tmp_path, count, devices):
-    """`fsdp` lies within two processes, and between four."""
+@pytest.mark.parametrize(
+    ("count", "devices", "mesh"),
+    [(2, 4, {}), (4, 2, {}), (4, 2, {"mesh.fsdp": 2, "mesh.context": 4})],
+    ids=["fsdp within each", "fsdp over two", "each clip over two"],
+)
+def test_several_processes_equal_one_of_eight_devices(
+    alone, controlnet, tmp_path, count, devices, mesh
+):
     run = tmp_path / "run"
-    finish(run, controlnet, count=count, devices=devices, steps=3, **OF_EIGHT)
+    finish(run, controlnet, count=count, devices=devices, steps=3, **OF_EIGHT | mesh)
     assert sorted(losses(alone)) == sorted(losses(run)) == [1, 2, 3]
     for name in ("train/loss", "eval/loss"):
         one, several = logged(alone, name), logged(run, name)
