@@ -27,7 +27,6 @@ from posetraj_jax import (
 from posetraj_jax.data import pipeline
 from posetraj_jax.data.batch_stream import BatchStream
 from posetraj_jax.data.data_options import DataOptions
-from posetraj_jax.errors import UserError
 from posetraj_jax.hosts import HostOptions
 from posetraj_jax.models.networks import build_networks
 from posetraj_jax.sharding import HostRows, MeshOptions
@@ -72,12 +71,12 @@ def run(c: ConfigDict, workdir: Path) -> int:
     if finished:
         workdirs.claim(workdir, flat)  # fewer steps may have been asked for than before
         return _report(workdir, saved, stopped=None)
-    mesh = _make_mesh(c)
-    rows = sharding.rows_of_host(o.data.batch_size, mesh)
+    mesh = sharding.make_mesh(MeshOptions(**c.mesh))
+    sharding.check_batch(c.batch_size, mesh)
     networks = build_networks(o.model)
     origin = None if saved is not None else find_origin(o.initial, networks)
     initial.require_fit(origin, networks, o.initial)
-    batches = _open_batches(o.data, rows)
+    batches, rows = _open_batches(o.data, mesh)
     watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
 
     program = make_program(networks, mesh, o.initial, o.step)
@@ -130,28 +129,12 @@ def _what_is_there(c: ConfigDict, workdir: Path) -> tuple[int | None, bool]:
     return newest, done and len(_samples(workdir, newest)) >= c.sample.clips
 
 
-def _make_mesh(c: ConfigDict) -> Mesh:
-    """The mesh of all devices; refuses one that the batch does not divide over.
-
-    And one that splits clips: such gradients do not yet equal those of one device.
-    """
-    mesh = sharding.make_mesh(MeshOptions(**c.mesh))
-    sharding.check_batch(c.batch_size, mesh)
-    if c.mesh.context > 1:
-        raise UserError(
-            "training does not split clips over devices yet",
-            expected="mesh.context = 1",
-            got=str(c.mesh.context),
-            fix="use mesh.fsdp and model.remat to save memory",
-        )
-    return mesh
-
-
-def _open_batches(data: DataOptions, rows: HostRows) -> BatchStream:
-    """The batches of this process; refuses other clips than those of process 0."""
+def _open_batches(data: DataOptions, mesh: Mesh) -> tuple[BatchStream, HostRows]:
+    """What this process reads, and which part it is; refuses other clips than process 0's."""
+    rows = sharding.rows_of_host(data.batch_size, mesh)
     batches = pipeline.train_batches(data, rows.rows)
     hosts.require_same("clips", batches.get_state(), SAME_CLIPS)
-    return batches
+    return batches, rows
 
 
 def _sample_folder(workdir: Path, step: int) -> Path:
