@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import flags
 from clu import parameter_overview
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from posetraj_jax import (
@@ -17,14 +18,18 @@ from posetraj_jax import (
     config_file,
     errors,
     fingerprint,
+    hosts,
     pretrained,
     runs,
     sharding,
     weights,
 )
 from posetraj_jax.data import pipeline
+from posetraj_jax.data.batch_stream import BatchStream
+from posetraj_jax.data.data_options import DataOptions
+from posetraj_jax.hosts import HostOptions
 from posetraj_jax.models.networks import build_networks
-from posetraj_jax.sharding import MeshOptions
+from posetraj_jax.sharding import HostRows, MeshOptions
 from posetraj_jax.training import initial, metrics, options
 from posetraj_jax.training import workdir as workdirs
 from posetraj_jax.training.checkpoint import Checkpoints
@@ -34,20 +39,25 @@ from posetraj_jax.training.metrics import MetricWriter
 from posetraj_jax.training.origin import find_origin, require_same_unet
 from posetraj_jax.training.program import make_program
 
+SAME_COMMAND = "start all processes with the same command; only --process_id may differ"
+SAME_CLIPS = "let all hosts read the same folder, or copy the whole of it to each"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, trains, and returns the exit code."""
-    spec, workdir, overrides = parse(sys.argv[1:] if arguments is None else arguments)
-    c = config_file.load(spec, overrides)
-    return run(c, workdir or Path("runs") / config_file.name_of(spec))
+    spec, workdir, overrides, together = parse(sys.argv[1:] if arguments is None else arguments)
+    with hosts.joined(together):
+        c = config_file.load(spec, overrides)
+        return run(c, workdir or Path("runs") / config_file.name_of(spec))
 
 
-def parse(arguments: list[str]) -> tuple[str, Path | None, dict[str, str]]:
-    """Splits `--config FILE[:variants] [--workdir DIR] [--config.field=value …]`."""
+def parse(arguments: list[str]) -> tuple[str, Path | None, dict[str, str], HostOptions]:
+    """Splits `--config FILE[:variants] [--workdir DIR] [--config.field=value …]` and hosts."""
     parser = argparse.ArgumentParser(prog="python -m posetraj_jax.train", description=__doc__)
     parser.add_argument("--workdir", type=Path, help="default: runs/<config>-<variants>")
+    hosts.add_arguments(parser)
     known, overrides = config_file.parse(parser, arguments)
-    return known.config, known.workdir, overrides
+    return known.config, known.workdir, overrides, HostOptions.of(known)
 
 
 def run(c: ConfigDict, workdir: Path) -> int:
@@ -55,17 +65,18 @@ def run(c: ConfigDict, workdir: Path) -> int:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's worker processes insist on parsed absl flags.
     o, flat = options.from_config(c), config.flatten(c)
+    hosts.require_same("settings", flat | {"--workdir": str(workdir)}, SAME_COMMAND)
     workdirs.check(workdir, flat)
-    saved = runs.steps(workdir)
-    if saved and saved[-1] >= c.steps and len(_samples(workdir, saved[-1])) >= c.sample.clips:
+    saved, finished = hosts.told("what is there", lambda: _what_is_there(c, workdir))
+    if finished:
         workdirs.claim(workdir, flat)  # fewer steps may have been asked for than before
-        return _report(workdir, saved[-1], stopped=None)
+        return _report(workdir, saved, stopped=None)
     mesh = sharding.make_mesh(MeshOptions(**c.mesh))
     sharding.check_batch(c.batch_size, mesh)
     networks = build_networks(o.model)
-    origin = None if saved else find_origin(o.initial, networks)
+    origin = None if saved is not None else find_origin(o.initial, networks)
     initial.require_fit(origin, networks, o.initial)
-    batches = pipeline.train_batches(o.data)
+    batches, rows = _open_batches(o.data, mesh)
     watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
 
     program = make_program(networks, mesh, o.initial, o.step)
@@ -83,11 +94,13 @@ def run(c: ConfigDict, workdir: Path) -> int:
     checkpoints = Checkpoints(workdir / runs.CHECKPOINTS, c.save.keep)
     with workdirs.writing(workdir), checkpoints:
         params = None
-        if not saved:
+        if saved is None:
             params = initial.initial_params(networks, frozen, origin, mesh, keys.init, o.initial)
         # Before there is a state, because the float32 numbers of the frozen networks go here.
         frozen = weights.cast(initial.without_trained(frozen, o.initial), o.model.dtype)
-        state = checkpoints.restore(program.state, batches) if saved else program.begin(params)
+        state = (
+            program.begin(params) if saved is None else checkpoints.restore(program.state, batches)
+        )
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
         with MetricWriter(workdir, int(state.step), tensorboard=c.log.tensorboard) as writer:
@@ -99,15 +112,29 @@ def run(c: ConfigDict, workdir: Path) -> int:
 
             actions = Actions(
                 step=lambda state, batch: program.step(
-                    state, frozen, sharding.put_batch(batch, mesh), keys.train
+                    state, frozen, sharding.put_batch(batch, mesh, rows), keys.train
                 ),
                 evaluate=lambda state: watch.evaluate(state.averaged, frozen),
                 sample=sample,
                 save=lambda state: checkpoints.save(state, batches, flat),
             )
-            clips = c.batch_size * c.optim.accumulate
-            state, stopped = train(state, batches, clips, o.schedule, actions, writer)
+            state, stopped = train(state, batches, o.data.batch_size, o.schedule, actions, writer)
     return _report(workdir, int(state.step), stopped)
+
+
+def _what_is_there(c: ConfigDict, workdir: Path) -> tuple[int | None, bool]:
+    """The step of the newest checkpoint, and whether it is the last, with all its samples."""
+    newest = max(runs.steps(workdir), default=None)
+    done = newest is not None and newest >= c.steps
+    return newest, done and len(_samples(workdir, newest)) >= c.sample.clips
+
+
+def _open_batches(data: DataOptions, mesh: Mesh) -> tuple[BatchStream, HostRows]:
+    """What this process reads, and which part it is; refuses other clips than process 0's."""
+    rows = sharding.rows_of_host(data.batch_size, mesh)
+    batches = pipeline.train_batches(data, rows.rows)
+    hosts.require_same("clips", batches.get_state(), SAME_CLIPS)
+    return batches, rows
 
 
 def _sample_folder(workdir: Path, step: int) -> Path:
@@ -120,10 +147,11 @@ def _samples(workdir: Path, step: int) -> list[Path]:
 
 def _report(workdir: Path, step: int, stopped: int | None) -> int:
     """Prints where everything is; returns the exit code."""
-    print(f"\n{'stopped' if stopped else 'finished'} at step {step}; in {workdir}:")
-    found = [metrics.plot_loss(workdir), workdir / metrics.JSONL, workdir / runs.CHECKPOINTS]
-    for path in [*found, *_samples(workdir, step)]:
-        print(f"  {path}")
+    if hosts.is_writer():
+        print(f"\n{'stopped' if stopped else 'finished'} at step {step}; in {workdir}:")
+        found = [metrics.plot_loss(workdir), workdir / metrics.JSONL, workdir / runs.CHECKPOINTS]
+        for path in [*found, *_samples(workdir, step)]:
+            print(f"  {path}")
     return errors.EXIT_BY_SIGNAL + stopped if stopped else 0
 
 

@@ -19,6 +19,7 @@ import pytest
 from posetraj_jax import config_file, stages, train, weights
 from posetraj_jax.data.records import write_dataset
 from posetraj_jax.errors import UserError
+from posetraj_jax.hosts import HostOptions
 from posetraj_jax.models.networks import ModelOptions, build_networks
 from tests import quick
 from tests.data.clips import make_clip
@@ -272,10 +273,13 @@ def test_every_command_that_is_named_exists():
 
 
 def test_command_line_forms():
-    spec, workdir, overrides = train.parse(
+    spec, workdir, overrides, together = train.parse(
         ["--config", "a.py:b", "--config.x.y=1", "--config.z", "2", "--workdir", "w"]
     )
     assert (spec, workdir, overrides) == ("a.py:b", Path("w"), {"x.y": "1", "z": "2"})
+    assert together == HostOptions()
+    flags = ["--coordinator_address=h:1", "--num_processes=2", "--process_id=1"]
+    assert train.parse(["--config", "a.py", *flags])[3] == HostOptions("h:1", 2, 1)
     with pytest.raises(SystemExit) as caught:
         train.parse(["--config", "a.py", "--steps=3"])
     assert caught.value.code == 2
