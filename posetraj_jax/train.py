@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 from absl import flags
 from clu import parameter_overview
 from ml_collections import ConfigDict
@@ -74,8 +75,10 @@ def run(c: ConfigDict, workdir: Path) -> int:
     print(parameter_overview.get_parameter_overview(program.state.params, include_stats=False))
     watch = FixedClips(networks, mesh, watched, o.watch)
     keys = pretrained.root_keys(c.seed)
+    # What trains itself starts from float32 numbers; what an adapter stands beside need not.
+    dtype = o.model.dtype if o.initial.rank else jnp.float32
     frozen = pretrained.frozen_parameters(
-        networks, mesh, c.weights, keys.frozen, placement=c.mesh.frozen
+        networks, mesh, c.weights, keys.frozen, dtype=dtype, placement=c.mesh.frozen
     )
     frozen = initial.without_cached(frozen, o.data, o.model.dtype)
     unet = fingerprint.of_unet(frozen.unet) if c.weights else ""
@@ -84,11 +87,17 @@ def run(c: ConfigDict, workdir: Path) -> int:
     workdirs.claim(workdir, flat, unet)
     checkpoints = Checkpoints(workdir / runs.CHECKPOINTS, c.save.keep)
     with workdirs.writing(workdir), checkpoints:
-        params = None
-        if not saved:
-            params = initial.initial_params(networks, frozen, origin, mesh, keys.init, o.initial)
+        base = initial.abstract_base(networks, mesh, o.initial, o.model.dtype, c.mesh.frozen)
+        if saved:
+            params, base = None, workdirs.load_base(workdir, base)
+        else:
+            params, base = initial.initial_params(
+                networks, frozen, origin, mesh, keys.init, o.initial, base
+            )
+            workdirs.keep_base(workdir, base, networks.controlnet and networks.controlnet.config)
+        frozen = initial.without_trained(frozen, o.initial)._replace(controlnet=base)
         # Before there is a state, because the float32 numbers of the frozen networks go here.
-        frozen = weights.cast(initial.without_trained(frozen, o.initial), o.model.dtype)
+        frozen = weights.cast(frozen, o.model.dtype)
         state = checkpoints.restore(program.state, batches) if saved else program.begin(params)
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 

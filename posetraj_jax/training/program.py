@@ -73,7 +73,9 @@ def abstract_frozen(
     if cached:
         frozen = frozen._replace(image_encoder={})
     placed = sharding.sharded(frozen, mesh, placement)
-    return Parameters(*(weights.in_type(tree, dtype) for tree in placed))
+    frozen = Parameters(*(weights.in_type(tree, dtype) for tree in placed))
+    base = initial.abstract_base(networks, mesh, start, dtype, placement)
+    return frozen._replace(controlnet=base)
 
 
 def abstract_batch(networks: Networks, mesh: Mesh, shape: BatchShape) -> Batch:

@@ -169,7 +169,7 @@ def test_a_batch_of_two_is_two_batches_of_one(networks):
 def test_a_fresh_controlnet_changes_nothing(networks):
     """Zero convolutions: the denoiser with an untrained ControlNet is exactly the UNet's."""
     _, frozen, _ = start(networks, one_device())
-    fresh = initial.initial_params(networks, frozen, None, one_device(), KEY, INITIAL)
+    fresh, _ = initial.initial_params(networks, frozen, None, one_device(), KEY, INITIAL, {})
     sample = jax.random.normal(KEY, (1, FRAMES, 8, 8, 8))
     inputs = (sample, jnp.zeros(1), jnp.ones((1, 64)), jnp.ones((1, 3)))
 
