@@ -1,6 +1,5 @@
 """An adapter run as a user has it: trained, stopped, resumed, and taken by all that takes a run."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,12 +13,13 @@ import orbax.checkpoint as ocp
 import pytest
 
 from convert_weights import flax_to_diffusers, oracle
-from posetraj_jax import config, config_file, runs, train, tree, weights
+from posetraj_jax import config, config_file, runs, tree, weights
 from posetraj_jax.errors import UserError
 from posetraj_jax.models import adapter
 from posetraj_jax.models.networks import build_networks, options_of
 from posetraj_jax.models.unet import UNetConfig
 from posetraj_jax.sampling import load_model
+from posetraj_jax.training import workdir
 from posetraj_jax.training.options import initial_options
 from posetraj_jax.training.origin import find_origin
 from tests import quick
@@ -135,26 +135,26 @@ def test_an_export_is_the_merged_controlnet(trained, tmp_path):
     assert flax_to_diffusers.main([str(argument) for argument in arguments]) == 0
 
 
-@pytest.mark.parametrize("use", ["sample", "resume", "next"])
+def sample(run):
+    load_model(controlnet=str(run))
+
+
+def resume(run):
+    workdir.load_base(run, adapter.split(networks_of().controlnet.abstract())[1])
+
+
+def start_the_next(run):
+    c = config_file.load("stage3:micro", {"init_from": str(run), "init_stages": "3"})
+    find_origin(initial_options(c), networks_of("stage3:micro"))
+
+
+@pytest.mark.parametrize("use", [sample, resume, start_the_next])
 def test_a_run_without_its_base_is_refused(trained, tmp_path, use):
     run = tmp_path / "run"
     shutil.copytree(trained / "once", run)
     shutil.rmtree(run / "base")
     with pytest.raises(UserError, match="what its adapter stands beside"):
-        if use == "sample":
-            load_model(controlnet=str(run))
-        elif use == "resume":
-            record = json.loads((run / "config.json").read_text())["config"]
-            fields = FIELDS | {"steps": 3, "init_from": record["init_from"], "batch_size": 1}
-            fields |= {"mesh.fsdp": 1}
-            again(run, fields)
-        else:
-            c = config_file.load("stage3:micro", {"init_from": str(run), "init_stages": "3"})
-            find_origin(initial_options(c), networks_of("stage3:micro"))
-
-
-def again(workdir, fields):
-    train.run(config_file.load(SPEC, {k: str(v) for k, v in fields.items()}), workdir)
+        use(run)
 
 
 @pytest.mark.parametrize(

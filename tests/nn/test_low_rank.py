@@ -1,15 +1,18 @@
 """Low-rank factors beside kernels: the same as the merged kernel, in values and in gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from posetraj_jax import tree
+from posetraj_jax import sharding, tree
 from posetraj_jax.nn import low_rank
 from posetraj_jax.nn.build import build
 from posetraj_jax.nn.low_rank import Adapted
+from tests.meshes import mesh_of
 from tests.parity import draw, redrawn
 
 RANK = 3
@@ -88,6 +91,27 @@ def test_gradients_are_those_of_whole_kernels_projected_on_the_factors():
             np.testing.assert_allclose(flat[stem + name], projected, **close, err_msg=stem + name)
             compared += 1
     assert compared == 12
+
+
+def test_shared_factors_have_the_gradients_of_one_device():
+    params, mesh = params_with_factors(), mesh_of(2, 4)
+    _, expected = value_and_gradient(params)
+    placed = jax.device_put(params, sharding.parameter_shardings(params, mesh))
+
+    @functools.partial(sharding.jit, mesh=mesh)
+    def gradient(params):
+        with jax.default_matmul_precision("highest"):
+            return jax.grad(lambda p: jnp.sum(jnp.sin(NETWORK.apply(p, X))))(params)
+
+    got, expected = tree.flatten(gradient(placed)), tree.flatten(expected)
+    for path, leaf in expected.items():
+        atol = 1e-5 * float(jnp.abs(leaf).max())
+        np.testing.assert_allclose(got[path], leaf, rtol=1e-4, atol=atol, err_msg=path)
+        assert got[path].sharding.spec == placed_spec(placed, path), path
+
+
+def placed_spec(placed, path):
+    return tree.flatten(placed)[path].sharding.spec
 
 
 def test_a_product_of_zero_changes_nothing():

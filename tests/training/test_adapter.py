@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posetraj_jax import pretrained, sharding, tree
+from posetraj_jax import pretrained, tree
 from posetraj_jax.models import adapter
 from posetraj_jax.training import initial
 from posetraj_jax.training.loss import losses_and_gradient
 from posetraj_jax.training.optimizer import make_optimizer
 from posetraj_jax.training.state import lay_out
 from posetraj_jax.training.step import train_step
-from tests.meshes import mesh_of, one_device
+from tests.meshes import one_device
 from tests.parity import draw
 from tests.training.conftest import INITIAL, OPTIONS, make_batch, narrow, redrawn
 
@@ -125,17 +125,3 @@ def test_a_step_changes_the_adapter_and_nothing_else(networks):
     assert not same, f"not trained: {same}"
     names = {path.rpartition(".")[2] for path in trained if not adapter.is_own(path)}
     assert names == {"down", "up"}
-
-
-def test_an_adapter_on_eight_devices_has_the_losses_of_one(networks):
-    losses = []
-    for mesh in (one_device(), mesh_of(2, 4)):
-        state, frozen, optimizer = begun(networks, mesh)
-        state = state._replace(params=redrawn(state.params))
-        step = partial(train_step, networks=networks, optimizer=optimizer, options=OPTIONS)
-        run = sharding.jit(jax.default_matmul_precision("highest")(step), mesh)
-        batch = sharding.put_batch(jax.tree.map(np.asarray, make_batch(8)), mesh)
-        _, metrics = run(state, frozen, batch, jax.random.key(7))
-        losses.append({name: float(value) for name, value in metrics.items()})
-    for name, value in losses[0].items():
-        assert losses[1][name] == pytest.approx(value, rel=1e-5), name
