@@ -65,9 +65,9 @@ def _model() -> ConfigDict:
     c.copy_add_embedding = True  # ControlNet starts with the UNet's add_embedding too
     c.dtype = "auto"  # activations: bfloat16 on accelerators and float32 on CPU, or either
     c.attention = "auto"  # within frames: auto | xla | cudnn (NVIDIA) | splash (TPU)
-    # Recompute in the backward pass: none | blocks (all) | dots (all but products), of every level
-    # or of each from the widest image down. These fit 16 GB where 8 devices share the parameters.
-    c.remat = ("blocks", "blocks", "none", "none")
+    # What the backward pass recomputes, at each level from the widest image down, or one for all:
+    # none, blocks (everything) or dots (all but products). This fits 8 devices of 16 GB.
+    c.remat = ("blocks", "blocks", "none", "none")  # each none | blocks | dots
     return c
 
 
@@ -195,18 +195,6 @@ def _save() -> ConfigDict:
     return c
 
 
-def v5e1(c: ConfigDict) -> ConfigDict:
-    """Fits a ControlNet's stage into one TPU v5e (16 GB, as Colab's), in place.
-
-    An adapter trains, beside bfloat16 numbers that stay, with the batch in 8 passes. Its learning
-    rate is higher than that of whole kernels, as in LoRA (arXiv 2106.09685).
-    """
-    c.adapter.rank = 32
-    c.model.remat = ("blocks",)
-    c.optim.lr, c.optim.accumulate = 1e-4, 8
-    return c
-
-
 def tiny(c: ConfigDict) -> ConfigDict:
     """Shrinks a stage to minutes on a laptop: narrow random networks, shipped data, in place."""
     c.model.variant = "tiny"
@@ -234,6 +222,18 @@ def micro(c: ConfigDict) -> ConfigDict:
     c.steps, c.save.every, c.log.every = 12, 3, 1
     c.eval.every, c.eval.clips, c.eval.noise_levels = 12, 2, 2
     c.sample.clips, c.sample.steps = 1, 2
+    return c
+
+
+def v5e1(c: ConfigDict) -> ConfigDict:
+    """Fits a ControlNet's stage into one TPU v5e (16 GB, as Colab's), in place.
+
+    An adapter trains, beside bfloat16 numbers that stay, with the batch in 8 passes. Its learning
+    rate is higher than that of whole kernels, as in LoRA (arXiv 2106.09685).
+    """
+    c.adapter.rank = 32
+    c.model.remat = ("blocks",)
+    c.optim.lr, c.optim.accumulate = 1e-4, 8
     return c
 
 

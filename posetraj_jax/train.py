@@ -11,6 +11,8 @@ from pathlib import Path
 import jax.numpy as jnp
 from absl import flags
 from clu import parameter_overview
+from jax.sharding import Mesh
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from posetraj_jax import (
@@ -25,7 +27,7 @@ from posetraj_jax import (
 )
 from posetraj_jax.data import pipeline
 from posetraj_jax.errors import UserError
-from posetraj_jax.models.networks import build_networks
+from posetraj_jax.models.networks import Networks, Parameters, build_networks
 from posetraj_jax.sharding import MeshOptions
 from posetraj_jax.training import initial, metrics, options
 from posetraj_jax.training import workdir as workdirs
@@ -33,6 +35,7 @@ from posetraj_jax.training.checkpoint import Checkpoints
 from posetraj_jax.training.fixed_clips import FixedClips
 from posetraj_jax.training.loop import Actions, train
 from posetraj_jax.training.metrics import MetricWriter
+from posetraj_jax.training.options import TrainingOptions
 from posetraj_jax.training.origin import find_origin, require_same_unet
 from posetraj_jax.training.program import make_program
 
@@ -75,13 +78,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
     print(parameter_overview.get_parameter_overview(program.state.params, include_stats=False))
     watch = FixedClips(networks, mesh, watched, o.watch)
     keys = pretrained.root_keys(c.seed)
-    # What trains itself starts from float32 numbers; what an adapter stands beside need not.
-    dtype = o.model.dtype if o.initial.rank else jnp.float32
-    frozen = pretrained.frozen_parameters(
-        networks, mesh, c.weights, keys.frozen, dtype=dtype, placement=c.mesh.frozen
-    )
-    frozen = initial.without_cached(frozen, o.data, o.model.dtype)
-    unet = fingerprint.of_unet(frozen.unet) if c.weights else ""
+    frozen, unet = _frozen(c, o, networks, mesh, keys.frozen)
     require_same_unet(origin, unet)
 
     workdirs.claim(workdir, flat, unet)
@@ -94,10 +91,9 @@ def run(c: ConfigDict, workdir: Path) -> int:
             params, base = initial.initial_params(
                 networks, frozen, origin, mesh, keys.init, o.initial, base
             )
-            workdirs.keep_base(workdir, base, networks.controlnet and networks.controlnet.config)
-        frozen = initial.without_trained(frozen, o.initial)._replace(controlnet=base)
+            workdirs.keep_base(workdir, base, networks.controlnet)
         # Before there is a state, because the float32 numbers of the frozen networks go here.
-        frozen = weights.cast(frozen, o.model.dtype)
+        frozen = weights.cast(initial.without_trained(frozen, base, o.initial), o.model.dtype)
         state = checkpoints.restore(program.state, batches) if saved else program.begin(params)
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
@@ -119,6 +115,19 @@ def run(c: ConfigDict, workdir: Path) -> int:
             clips = c.batch_size * c.optim.accumulate
             state, stopped = train(state, batches, clips, o.schedule, actions, writer)
     return _report(workdir, int(state.step), stopped)
+
+
+def _frozen(
+    c: ConfigDict, o: TrainingOptions, networks: Networks, mesh: Mesh, key: Array
+) -> tuple[Parameters, str]:
+    """The networks that come ready, and the digest of the UNet, "" if it is drawn."""
+    # What trains itself starts from float32 numbers; what an adapter stands beside need not.
+    dtype = o.model.dtype if o.initial.rank else jnp.float32
+    frozen = pretrained.frozen_parameters(
+        networks, mesh, c.weights, key, dtype=dtype, placement=c.mesh.frozen
+    )
+    frozen = initial.without_cached(frozen, o.data, o.model.dtype)
+    return frozen, fingerprint.of_unet(frozen.unet) if c.weights else ""
 
 
 def _require_whole_clips(context: int) -> None:

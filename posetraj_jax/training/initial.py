@@ -54,10 +54,15 @@ def abstract_base(
     return weights.in_type(sharding.sharded(base, mesh, placement), dtype)
 
 
-def without_trained(frozen: Parameters, options: InitialOptions) -> Parameters:
-    """The frozen parameters alone, where a part of a ready network trains."""
+def without_trained(frozen: Parameters, base: Any, options: InitialOptions) -> Parameters:
+    """The frozen parameters alone: without the part of a ready network that trains.
+
+    Args:
+      frozen: the networks that come ready, whole.
+      base: what an adapter of the ControlNet stands beside, {} without one.
+    """
     if options.trained == "controlnet":
-        return frozen
+        return frozen._replace(controlnet=base)
     rest = split(getattr(frozen, options.trained), options.trainable)[1]
     return frozen._replace(**{options.trained: rest})
 

@@ -69,7 +69,7 @@ def abstract_frozen(
       placement: `mesh.frozen` of the config.
     """
     trees = {name: getattr(networks, name).abstract() for name in READY}
-    frozen = initial.without_trained(Parameters(controlnet={}, **trees), start)
+    frozen = initial.without_trained(Parameters(controlnet={}, **trees), {}, start)
     if cached:
         frozen = frozen._replace(image_encoder={})
     placed = sharding.sharded(frozen, mesh, placement)

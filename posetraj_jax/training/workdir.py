@@ -12,6 +12,7 @@ from typing import Any
 from posetraj_jax import config_rules, json_file, provenance, tree, weights
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.new_folder import new_folder
+from posetraj_jax.nn.build import Network
 from posetraj_jax.runs import BASE, CONFIG_FILE, UNET, require_base
 
 
@@ -63,14 +64,11 @@ def claim(workdir: Path, flat_config: dict[str, Any], unet: str | None = None) -
         raise _not_writable(workdir, error) from error
 
 
-def keep_base(workdir: Path, base: tree.Tree, config: Any) -> None:
+def keep_base(workdir: Path, base: tree.Tree, controlnet: Network | None) -> None:
     """Writes what an adapter stands beside, once for all checkpoints; nothing without an adapter.
 
     So the run needs nothing of the run that it started from. What a start that was killed has left
     is replaced.
-
-    Args:
-      config: the ControlNet's.
 
     Raises:
       UserError: the system refuses to write.
@@ -80,7 +78,7 @@ def keep_base(workdir: Path, base: tree.Tree, config: Any) -> None:
     if (workdir / BASE).is_dir():
         shutil.rmtree(workdir / BASE)
     with new_folder(workdir / BASE, tree.num_bytes(base)) as folder:
-        weights.save(base, dataclasses.asdict(config), folder)
+        weights.save(base, dataclasses.asdict(controlnet.config), folder)
 
 
 def load_base(workdir: Path, abstract: tree.Tree) -> tree.Tree:

@@ -161,7 +161,7 @@ def start(
     key = jax.random.key(1)
     params, _ = initial.initial_params(networks, frozen, None, mesh, key, options, {})
     state = begin(params)
-    frozen = initial.without_trained(frozen, options)
+    frozen = initial.without_trained(frozen, {}, options)
     return state._replace(params=redrawn(state.params)), frozen, optimizer
 
 

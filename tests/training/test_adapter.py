@@ -94,7 +94,7 @@ def begun(networks, mesh, optim=OPTIONS.optim):
     )
     state = begin(params)
     assert not tree.differences(shapes.params, state.params)
-    frozen = initial.without_trained(frozen, WITH_ADAPTER)._replace(controlnet=base)
+    frozen = initial.without_trained(frozen, base, WITH_ADAPTER)
     return state, frozen, optimizer
 
 

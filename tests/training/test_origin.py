@@ -119,7 +119,7 @@ def test_a_fine_tuning_starts_from_a_fine_tuning_of_the_same_part(tmp_path):
     write_run(tmp_path / "r", "svd_finetune:micro", shapes, trainable="temporal", **STEPS)
     frozen, params = start(find_origin(options, networks), options, networks)
     assert all((leaf == -10).all() for leaf in jax.tree.leaves(params))
-    rest = initial.without_trained(frozen, options).unet
+    rest = initial.without_trained(frozen, {}, options).unet
     whole = tree.flatten(networks.unet.abstract())
     assert tree.flatten(rest).keys() | tree.flatten(params).keys() == whole.keys()
     assert not tree.flatten(rest).keys() & tree.flatten(params).keys()

@@ -129,7 +129,7 @@ def test_fine_tuning_trains_the_chosen_part_of_the_unet(part):
     optimizer = make_optimizer(OPTIONS.optim)
     _, state = lay_out(params, optimizer, one_device(), averages=True)
     trees = {name: getattr(networks, name).abstract() for name in pretrained.READY}
-    frozen = initial.without_trained(Parameters(**trees, controlnet={}), options)
+    frozen = initial.without_trained(Parameters(**trees, controlnet={}), {}, options)
     assert tree.flatten(frozen.unet).keys().isdisjoint(tree.flatten(params))
     step = partial(
         train_step,
