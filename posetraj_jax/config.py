@@ -65,9 +65,8 @@ def _model() -> ConfigDict:
     c.copy_add_embedding = True  # ControlNet starts with the UNet's add_embedding too
     c.dtype = "auto"  # activations: bfloat16 on accelerators and float32 on CPU, or either
     c.attention = "auto"  # within frames: auto | xla | cudnn (NVIDIA) | splash (TPU)
-    # What the backward pass recomputes, at each level from the widest image down, or one for all:
-    # none, blocks (everything) or dots (all but products). This fits 8 devices of 16 GB.
-    c.remat = ("blocks", "blocks", "none", "none")  # each none | blocks | dots
+    # For every level, or for each from the widest image down; "blocks" fits 8 devices of 16 GB.
+    c.remat = ("blocks",)  # recomputed: none | blocks (all of them) | dots (all but products)
     return c
 
 
@@ -232,7 +231,6 @@ def v5e1(c: ConfigDict) -> ConfigDict:
     rate is higher than that of whole kernels, as in LoRA (arXiv 2106.09685).
     """
     c.adapter.rank = 32
-    c.model.remat = ("blocks",)
     c.optim.lr, c.optim.accumulate = 1e-4, 8
     return c
 
