@@ -189,6 +189,11 @@ def _adapter_problems(c: ConfigDict) -> list[str]:
         problems.append(
             "adapter.rank: stage 0 has no ControlNet that an adapter could stand beside"
         )
+    if c.mesh.context > 1:
+        problems.append(
+            "adapter.rank: gradients of factors are not shown to be right where devices share a "
+            "clip, so mesh.context = 1"
+        )
     if not c.model.copy_add_embedding:
         problems.append(
             "adapter.rank: with model.copy_add_embedding = False it would adapt random numbers"

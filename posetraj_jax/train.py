@@ -26,7 +26,6 @@ from posetraj_jax import (
     weights,
 )
 from posetraj_jax.data import pipeline
-from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import Networks, Parameters, build_networks
 from posetraj_jax.sharding import MeshOptions
 from posetraj_jax.training import initial, metrics, options
@@ -67,7 +66,6 @@ def run(c: ConfigDict, workdir: Path) -> int:
         return _report(workdir, saved[-1], stopped=None)
     mesh = sharding.make_mesh(MeshOptions(**c.mesh))
     sharding.check_batch(c.batch_size, mesh)
-    _require_whole_clips(c.mesh.context)
     networks = build_networks(o.model)
     origin = None if saved else find_origin(o.initial, networks)
     initial.require_fit(origin, networks, o.initial)
@@ -128,17 +126,6 @@ def _frozen(
     )
     frozen = initial.without_cached(frozen, o.data, o.model.dtype)
     return frozen, fingerprint.of_unet(frozen.unet) if c.weights else ""
-
-
-def _require_whole_clips(context: int) -> None:
-    """Refuses to split clips over devices: such gradients do not yet equal those of one device."""
-    if context > 1:
-        raise UserError(
-            "training does not split clips over devices yet",
-            expected="mesh.context = 1",
-            got=str(context),
-            fix="use mesh.fsdp and model.remat to save memory",
-        )
 
 
 def _sample_folder(workdir: Path, step: int) -> Path:

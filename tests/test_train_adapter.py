@@ -162,6 +162,7 @@ def test_a_run_without_its_base_is_refused(trained, tmp_path, use):
     [
         ("svd_finetune:v5e1", {}, "stage 0 has no ControlNet"),
         ("stage3:v5e1,official", {}, "adapt random numbers"),
+        ("stage3:v5e1", {"mesh.context": "2"}, "so mesh.context = 1"),
         ("stage3:v5e1", {"adapter.rank": "-1"}, "adapter.rank = -1"),
         ("stage3:v5e1", {"adapter.rank": "257"}, "adapter.rank = 257"),
     ],
