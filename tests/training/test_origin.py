@@ -149,7 +149,7 @@ def test_an_unfinished_run_is_refused_unless_its_checkpoint_is_named(tmp_path):
     assert "reached step 10 of 50" in message
     named = run / "checkpoints" / "10"
     assert str(named) in message
-    assert find_origin(*setting("stage2:micro", named)).folder == named
+    assert find_origin(*setting("stage2:micro", named)).saved.folder == named
     shutil.rmtree(named / "ema")
     assert f"{named} is damaged: it has no ema" in refused("stage2:micro", named)
     for folder in (run / "checkpoints").iterdir():
