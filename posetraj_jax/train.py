@@ -8,9 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 from absl import flags
 from clu import parameter_overview
 from jax.sharding import Mesh
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from posetraj_jax import (
@@ -28,7 +30,7 @@ from posetraj_jax.data import pipeline
 from posetraj_jax.data.batch_stream import BatchStream
 from posetraj_jax.data.data_options import DataOptions
 from posetraj_jax.hosts import HostOptions
-from posetraj_jax.models.networks import build_networks
+from posetraj_jax.models.networks import Networks, Parameters, build_networks
 from posetraj_jax.sharding import HostRows, MeshOptions
 from posetraj_jax.training import initial, metrics, options
 from posetraj_jax.training import workdir as workdirs
@@ -36,6 +38,7 @@ from posetraj_jax.training.checkpoint import Checkpoints
 from posetraj_jax.training.fixed_clips import FixedClips
 from posetraj_jax.training.loop import Actions, train
 from posetraj_jax.training.metrics import MetricWriter
+from posetraj_jax.training.options import TrainingOptions
 from posetraj_jax.training.origin import find_origin, require_same_unet
 from posetraj_jax.training.program import make_program
 
@@ -66,6 +69,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
         flags.FLAGS.mark_as_parsed()  # Grain's worker processes insist on parsed absl flags.
     o, flat = options.from_config(c), config.flatten(c)
     hosts.require_same("settings", flat | {"--workdir": str(workdir)}, SAME_COMMAND)
+    initial.require_one_host(o.initial)
     workdirs.check(workdir, flat)
     saved, finished = hosts.told("what is there", lambda: _what_is_there(c, workdir))
     if finished:
@@ -83,21 +87,22 @@ def run(c: ConfigDict, workdir: Path) -> int:
     print(parameter_overview.get_parameter_overview(program.state.params, include_stats=False))
     watch = FixedClips(networks, mesh, watched, o.watch)
     keys = pretrained.root_keys(c.seed)
-    frozen = pretrained.frozen_parameters(
-        networks, mesh, c.weights, keys.frozen, placement=c.mesh.frozen
-    )
-    frozen = initial.without_cached(frozen, o.data, o.model.dtype)
-    unet = fingerprint.of_unet(frozen.unet) if c.weights else ""
+    frozen, unet = _frozen(c, o, networks, mesh, keys.frozen)
     require_same_unet(origin, unet)
 
     workdirs.claim(workdir, flat, unet)
     checkpoints = Checkpoints(workdir / runs.CHECKPOINTS, c.save.keep)
     with workdirs.writing(workdir), checkpoints:
-        params = None
-        if saved is None:
-            params = initial.initial_params(networks, frozen, origin, mesh, keys.init, o.initial)
+        base = initial.abstract_base(networks, mesh, o.initial, o.model.dtype, c.mesh.frozen)
+        if saved is not None:
+            params, base = None, workdirs.load_base(workdir, base)
+        else:
+            params, base = initial.initial_params(
+                networks, frozen, origin, mesh, keys.init, o.initial, base
+            )
+            workdirs.keep_base(workdir, base, networks.controlnet)
         # Before there is a state, because the float32 numbers of the frozen networks go here.
-        frozen = weights.cast(initial.without_trained(frozen, o.initial), o.model.dtype)
+        frozen = weights.cast(initial.without_trained(frozen, base, o.initial), o.model.dtype)
         state = (
             program.begin(params) if saved is None else checkpoints.restore(program.state, batches)
         )
@@ -135,6 +140,19 @@ def _open_batches(data: DataOptions, mesh: Mesh) -> tuple[BatchStream, HostRows]
     batches = pipeline.train_batches(data, rows.rows)
     hosts.require_same("clips", batches.get_state(), SAME_CLIPS)
     return batches, rows
+
+
+def _frozen(
+    c: ConfigDict, o: TrainingOptions, networks: Networks, mesh: Mesh, key: Array
+) -> tuple[Parameters, str]:
+    """The networks that come ready, and the digest of the UNet, "" if it is drawn."""
+    # What trains itself starts from float32 numbers; what an adapter stands beside need not.
+    dtype = o.model.dtype if o.initial.rank else jnp.float32
+    frozen = pretrained.frozen_parameters(
+        networks, mesh, c.weights, key, dtype=dtype, placement=c.mesh.frozen
+    )
+    frozen = initial.without_cached(frozen, o.data, o.model.dtype)
+    return frozen, fingerprint.of_unet(frozen.unet) if c.weights else ""
 
 
 def _sample_folder(workdir: Path, step: int) -> Path:
