@@ -64,12 +64,11 @@ class Machine:
 def device_memory(devices: Sequence[Any]) -> Row:
     """Bytes on the fullest of these devices; None where the backend does not say, as on CPU."""
     told = [stats for device in devices if (stats := device.memory_stats())]
-    return {
-        f"memory/device_{figure}": max(
-            (stats[name] for stats in told if name in stats), default=None
-        )
-        for figure, name in DEVICE_MEMORY.items()
-    }
+    figures: Row = {}
+    for figure, name in DEVICE_MEMORY.items():
+        most = max((stats[name] for stats in told if name in stats), default=None)
+        figures[f"memory/device_{figure}"] = None if most is None else float(most)
+    return figures
 
 
 def host_memory() -> float | None:
