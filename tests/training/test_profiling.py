@@ -7,6 +7,7 @@ import pytest
 from posetraj_jax.errors import UserError
 from posetraj_jax.training import profiling
 from posetraj_jax.training.profiling import ProfiledStep, Steps
+from tests.training.traces import traced_steps
 
 
 def test_the_flag_is_two_numbers():
@@ -30,21 +31,6 @@ def test_steps_that_do_not_come_are_refused():
             profiling.check(steps, 40, 90)
     with pytest.raises(UserError, match="this run has ended"):
         profiling.check(Steps(91, 92), 90, 90)
-
-
-def traced_steps(folder):
-    """Numbers of the steps in the one trace that there is."""
-    (trace,) = folder.rglob("*.xplane.pb")
-    data = jax.profiler.ProfileData.from_file(str(trace))
-    return sorted(
-        value
-        for plane in data.planes
-        for line in plane.lines
-        for event in line.events
-        if event.name == "train"
-        for name, value in event.stats
-        if name == "step_num"
-    )
 
 
 @pytest.mark.parametrize(("last", "seen"), [(13, [12, 13]), (99, [12, 13, 14])])
