@@ -158,7 +158,7 @@ def constrain_positions(x: Float[Array, "b f n *rest"]) -> Float[Array, "b f n *
     mesh = current_mesh()
     if mesh is None or mesh.shape[CONTEXT] == 1:
         return x
-    by_positions = CONTEXT if x.shape[2] % mesh.shape[CONTEXT] == 0 else None
+    by_positions = CONTEXT if _divides(x.shape[2], mesh) else None
     return _placed(x, P(_batch_axes(x.shape[0], mesh), None, by_positions))
 
 
@@ -172,11 +172,19 @@ def attention_specs(shape: tuple[int, ...]) -> tuple[P, P]:
 
 
 def _video_spec(shape: tuple[int, ...], mesh: AbstractMesh) -> P:
-    parts = mesh.shape[CONTEXT]
-    by_frames = shape[1] % parts == 0
-    by_rows = not by_frames and shape[2] % parts == 0
+    by_frames = _divides(shape[1], mesh)
+    by_rows = not by_frames and _divides(shape[2], mesh)
     axes = _batch_axes(shape[0], mesh)
     return P(axes, CONTEXT if by_frames else None, CONTEXT if by_rows else None)
+
+
+def _divides(size: int, mesh: AbstractMesh) -> bool:
+    """Whether `context` splits an axis into parts of more than one entry.
+
+    XLA's partitioner doubles gradients of convolutions along parts of a single one.
+    """
+    parts = mesh.shape[CONTEXT]
+    return size % parts == 0 and size > parts
 
 
 def _batch_axes(clips: int, mesh: AbstractMesh) -> tuple[str, ...] | None:

@@ -115,7 +115,6 @@ def run(c: ConfigDict, workdir: Path, profile: profiling.Steps | None = None) ->
         return _report(workdir, saved[-1], stopped=None)
     mesh = sharding.make_mesh(MeshOptions(**c.mesh))
     sharding.check_batch(c.batch_size, mesh)
-    _require_whole_clips(c.mesh.context)
     networks = build_networks(o.model)
     origin = None if saved else find_origin(o.initial, networks)
     initial.require_fit(origin, networks, o.initial)
@@ -170,17 +169,6 @@ def _clock(devices: Machine, step: CompiledOnce, data: DataOptions) -> Clock:
         data.batch_size,
         lambda seconds: devices.figures(seconds) | {"compilations": step.compilations},
     )
-
-
-def _require_whole_clips(context: int) -> None:
-    """Refuses to split clips over devices: such gradients do not yet equal those of one device."""
-    if context > 1:
-        raise UserError(
-            "training does not split clips over devices yet",
-            expected="mesh.context = 1",
-            got=str(context),
-            fix="use mesh.fsdp and model.remat to save memory",
-        )
 
 
 def _sampler(

@@ -36,7 +36,11 @@ class SelfAttention(nnx.Module):
         the frame axis stays where it is.
         """
         projections = (self.to_q, self.to_k, self.to_v)
-        q, k, v = (constrain_positions(self._heads(project(x))) for project in projections)
+        # `constrain` first: on their way back gradients meet `x` split as it is. XLA's partitioner
+        # gives wrong gradients of kernels where the two are split along different axes.
+        q, k, v = (
+            constrain_positions(self._heads(constrain(project(x)))) for project in projections
+        )
         scores = jnp.einsum("bfnke,bgnke->bnkfg", q, k, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1).astype(v.dtype)
         mixed = jnp.einsum("bnkfg,bgnke->bfnke", weights, v)

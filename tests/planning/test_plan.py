@@ -137,6 +137,7 @@ def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
     return leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
 
 
+@pytest.mark.full
 def test_what_does_not_fit_is_told_with_flags_that_help():
     """The compiler's limit cannot be lowered, so a program is made that is too large for it."""
     fields = {"data.height": "2048", "data.width": "2048", "data.num_frames": "50"}

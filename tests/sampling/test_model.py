@@ -78,7 +78,8 @@ def test_a_run_with_a_camera_branch_reads_cameras(tmp_path):
     assert model.conditioning.camera.normalise == "relative"
 
 
-@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.full), "bfloat16"])
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_converted_weights_bring_their_controlnet(converted, dtype):
     model = load_model(str(converted), dtype=dtype)
     assert not model.is_random

@@ -23,12 +23,13 @@ def test_a_step_is_the_two_networks_for_both_halves_and_nothing_else():
     assert made.begin + made.decode < 1.5 * made.step
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("variant", "frames", "height", "width"),
     [
         ("svd_xt", 25, 576, 1024),
-        pytest.param("svd", 14, 256, 256, marks=pytest.mark.full),
-        pytest.param("svd", 14, 576, 320, marks=pytest.mark.full),
+        ("svd", 14, 256, 256),
+        ("svd", 14, 576, 320),
     ],
 )
 def test_other_sizes_trace_at_full_size(variant, frames, height, width):

@@ -11,9 +11,10 @@ import pytest
 
 from posetraj_jax import sharding, tree
 from posetraj_jax.models.networks import ModelOptions, build_networks
+from posetraj_jax.training.loss import losses_and_gradient
 from posetraj_jax.training.program import make_program
 from tests.meshes import mesh_of, one_device
-from tests.training.conftest import INITIAL, OPTIM, OPTIONS, make_batch, start
+from tests.training.conftest import INITIAL, OPTIM, OPTIONS, make_batch, narrow, start
 
 NETWORKS = build_networks(ModelOptions("micro", (1,) * 4))
 KEY = jax.random.key(7)
@@ -59,27 +60,52 @@ def on_one_device(clips: int, frames: int) -> Trained:
     return train(one_device(), clips, frames)
 
 
+def require_same_losses(made: dict[str, float], expected: dict[str, float]) -> None:
+    assert made == pytest.approx(expected, rel=1e-5)
+
+
+def require_same_gradient(made: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    largest = max(np.abs(leaf).max() for leaf in expected.values())
+    assert largest > 0
+    for path, leaf in expected.items():
+        scale = max(np.abs(leaf).max(), 1e-2 * largest)
+        assert np.abs(leaf - made[path]).max() <= 1e-4 * scale, path
+
+
 def require_same(made: Trained, expected: Trained) -> None:
     for got, wanted in zip(made.losses, expected.losses, strict=True):
-        for name in wanted:
-            assert got[name] == pytest.approx(wanted[name], rel=1e-5), name
-    largest = max(np.abs(leaf).max() for leaf in expected.gradient.values())
-    assert largest > 0
-    for path, leaf in expected.gradient.items():
-        scale = max(np.abs(leaf).max(), 1e-2 * largest)
-        assert np.abs(leaf - made.gradient[path]).max() <= 1e-4 * scale, path
+        require_same_losses(got, wanted)
+    require_same_gradient(made.gradient, expected.gradient)
     for path, leaf in expected.params.items():  # Adam amplifies rounding
         assert np.abs(leaf - made.params[path]).max() <= OPTIM.lr, path
 
 
-def test_parameters_split_over_four_devices_change_nothing():
-    """Clips over `data` and `fsdp`, parameters over `fsdp`."""
-    require_same(train(mesh_of(2, 4), 8, 2), on_one_device(8, 2))
+def test_one_level_split_over_four_devices_has_the_same_losses_and_gradient():
+    """The quick form of what follows: clips, their rows, and parameters are split."""
+    networks, params, frozen, clips = narrow()
+
+    def run(params, frozen, clips):
+        complete = functools.partial(frozen.with_part, "controlnet")
+        return losses_and_gradient(params, complete, clips, networks=networks, spa=OPTIONS.spa)
+
+    def on(mesh):
+        parameters = (params, frozen)
+        placed = jax.device_put(parameters, sharding.parameter_shardings(parameters, mesh))
+        where = sharding.batch_sharding(mesh)
+        losses, gradient = sharding.jit(run, mesh)(*placed, jax.device_put(clips, where))
+        losses = {name: float(value) for name, value in losses.items()}
+        return losses, tree.flatten(jax.device_get(gradient))
+
+    with jax.default_matmul_precision("highest"):
+        losses, gradient = on(mesh_of(1, 2, 2, jax.devices()[:4]))
+        expected_losses, expected_gradient = on(one_device())
+    require_same_losses(losses, expected_losses)
+    require_same_gradient(gradient, expected_gradient)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("per_device", [1, 3])
-@pytest.mark.parametrize("frames", [2, 3], ids=["by_frames", "by_rows"])
+@pytest.mark.parametrize("frames", [4, 3], ids=["by_frames", "by_rows"])
 @pytest.mark.parametrize("shape", MESHES.values(), ids=MESHES)
 def test_every_mesh_equals_one_device(shape, frames, per_device):
     """At one and three clips per device; three frames do not divide by two, so rows are split."""
@@ -93,4 +119,4 @@ def test_every_mesh_equals_one_device(shape, frames, per_device):
 @pytest.mark.parametrize("remat", ["none", "dots", "blocks"])
 def test_what_is_recomputed_changes_nothing(remat):
     networks = build_networks(ModelOptions("micro", (1,) * 4, remat=(remat,)))
-    require_same(train(mesh_of(2, 2, 2), 4, 2, networks), on_one_device(4, 2))
+    require_same(train(mesh_of(2, 2, 2), 4, 4, networks), on_one_device(4, 4))
