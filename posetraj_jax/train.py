@@ -143,10 +143,9 @@ def run(c: ConfigDict, workdir: Path, profile: profiling.Steps | None = None) ->
         state = checkpoints.restore(program.state, batches) if saved else program.begin(params)
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
-        traced = ProfiledStep(program.step, int(state.step), profile, workdir / profiling.FOLDER)
         with (
             MetricWriter(workdir, int(state.step), tensorboard=c.log.tensorboard) as writer,
-            traced,
+            ProfiledStep(program.step, int(state.step), profile, workdir) as traced,
             CompiledOnce(traced, STEP_ARGUMENTS) as step,
             DeviceBatches(batches, partial(sharding.put_batch, mesh=mesh)) as batches,
         ):
