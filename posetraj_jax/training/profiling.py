@@ -49,16 +49,17 @@ def check(steps: Steps | None, done: int, end: int) -> None:
 class ProfiledStep:
     """A step of which some calls are traced into a folder. Use it in `with`."""
 
-    def __init__(self, step: Callable[..., Any], done: int, steps: Steps | None, folder: Path):
+    def __init__(self, step: Callable[..., Any], done: int, steps: Steps | None, workdir: Path):
         """Traces nothing yet.
 
         Args:
           step: its first argument is the state.
           done: steps that were done before the first call.
           steps: which to trace; None: none.
-          folder: made when the first trace is written.
+          workdir: gets a folder `FOLDER` when the first trace is written.
         """
-        self._step, self._number, self._steps, self._folder = step, done, steps, folder
+        self._step, self._number, self._steps = step, done, steps
+        self._folder = workdir / FOLDER
         self._is_tracing = False
 
     def __enter__(self) -> "ProfiledStep":

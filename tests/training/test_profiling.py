@@ -37,7 +37,7 @@ def test_steps_that_do_not_come_are_refused():
 def test_traces_these_steps_and_ends_with_the_run(tmp_path, last, seen):
     double = jax.jit(lambda state: 2 * state)
     state = jnp.float32(1.0)
-    with ProfiledStep(double, 10, Steps(12, last), tmp_path / "profile") as step:
+    with ProfiledStep(double, 10, Steps(12, last), tmp_path) as step:
         for _ in range(4):
             state = step(state)
     assert float(state) == 16.0
@@ -45,6 +45,6 @@ def test_traces_these_steps_and_ends_with_the_run(tmp_path, last, seen):
 
 
 def test_traces_nothing_unless_asked(tmp_path):
-    with ProfiledStep(lambda state: state + 1, 0, None, tmp_path / "profile") as step:
+    with ProfiledStep(lambda state: state + 1, 0, None, tmp_path) as step:
         assert step(1) == 2
     assert not list(tmp_path.iterdir())
