@@ -9,6 +9,8 @@ from typing import NoReturn, TypeVar
 Result = TypeVar("Result")
 
 EXIT_USER_ERROR = 2
+EXIT_LOST_PROCESS = 75
+"""Another process of the run is lost: nothing is wrong with this one, which may be run again."""
 EXIT_BY_SIGNAL = 128
 """Plus the number of the signal: 143 for SIGTERM, 130 for Ctrl-C."""
 
@@ -70,6 +72,15 @@ def all_of(what: str, calls: Iterable[Callable[[], Result]]) -> list[Result]:
     if errors:
         raise errors[0]
     return results
+
+
+def exit_code(error: BaseException) -> int:
+    """With which code `run` exits if this is raised."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_BY_SIGNAL + signal.SIGINT
+    return EXIT_USER_ERROR if isinstance(error, UserError | OSError) else 1
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, UInt32
 
 from posetraj_jax import tree
@@ -39,21 +40,26 @@ def digest(params: tree.Tree, dtype: Any) -> str:
     sums, any other change does but with a chance of 2^-64. Made to notice mistakes, not malice.
     """
     dtype, flat = jnp.dtype(dtype), dict(sorted(tree.flatten(params).items()))
-    sums = jax.device_get({path: _sums_of_shards(leaf, dtype) for path, leaf in flat.items()})
+    leaves = [jnp.asarray(leaf) for leaf in flat.values()]
+    sums = jax.device_get([_sums_of_shards(leaf, dtype) for leaf in leaves])
+    sums = np.array([np.sum(each, axis=0, dtype=np.uint32) for each in sums])
+    if not all(leaf.is_fully_addressable for leaf in leaves):
+        sums = multihost_utils.process_allgather(sums).sum(axis=0, dtype=np.uint32)
     total = hashlib.sha256(dtype.name.encode())
-    for path, leaf in flat.items():
-        shape, whole = "x".join(map(str, leaf.shape)), np.sum(sums[path], axis=0, dtype=np.uint32)
+    for path, leaf, whole in zip(flat, leaves, sums, strict=True):
+        shape = "x".join(map(str, leaf.shape))
         total.update(f"\n{path} {shape} {whole[0]:08x} {whole[1]:08x}".encode())
     return total.hexdigest()
 
 
 def _sums_of_shards(leaf: Array, dtype: np.dtype) -> list[UInt32[Array, "2"]]:
     """Two sums of every part of a leaf, made where the part lies: nothing travels."""
-    return [
+    none = np.zeros(2, np.uint32)  # of a process that holds copies only
+    return [none] + [
         _sums(
             shard.data, np.array([s.start or 0 for s in shard.index], np.uint32), leaf.shape, dtype
         )
-        for shard in jnp.asarray(leaf).addressable_shards
+        for shard in leaf.addressable_shards
         if shard.replica_id == 0
     ]
 

@@ -84,11 +84,12 @@ class Scalars(NamedTuple):
 
 def make_program(networks: Networks, options: SamplingOptions, mesh: Mesh) -> Program:
     """Builds the sampler of these networks; nothing is compiled before the first call."""
+    whole = sharding.replicated(mesh)  # noise and frames are read by every process
     return Program(
-        draw=sharding.jit(partial(_draw, networks), mesh),
+        draw=sharding.jit(partial(_draw, networks), mesh, out_shardings=whole),
         begin=sharding.jit(partial(_begin, networks, options), mesh),
         step=sharding.jit(partial(_step, networks, options), mesh, donate_argnums=0),
-        decode=sharding.jit(partial(_decode, networks), mesh),
+        decode=sharding.jit(partial(_decode, networks), mesh, out_shardings=whole),
     )
 
 

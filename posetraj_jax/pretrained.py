@@ -68,5 +68,5 @@ def frozen_parameters(
         # Not under jit: compiling a thousand small draws takes far longer than making them.
         drawn = {name: network.init(keys[name]) for name, network in nets.items()}
         drawn = weights.cast(drawn, dtype)
-        trees = jax.device_put(drawn, sharding.parameter_shardings(drawn, mesh, placement))
+        trees = sharding.put_whole(drawn, sharding.parameter_shardings(drawn, mesh, placement))
     return Parameters(**{name: trees.get(name, {}) for name in Parameters._fields})

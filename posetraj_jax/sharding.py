@@ -5,11 +5,12 @@ splits a clip, by its frames or, where they do not divide, by its rows. "pjit" o
 `jax.jit` with these NamedShardings.
 """
 
+import bisect
 import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -241,12 +242,52 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
-def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """Moves this host's part of a batch to its devices, split along the first axis."""
+class HostRows(NamedTuple):
+    """The part of a batch that the devices of one process need."""
+
+    rows: tuple[int, ...]
+    """Rising; two processes whose devices share clips have the same."""
+    batch_size: int
+    """Of all processes together."""
+
+
+def rows_of_host(batch_size: int, mesh: Mesh) -> HostRows:
+    """Which clips of a batch this process must read."""
+    indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    rows = {row for (part,) in indices.values() for row in range(batch_size)[part]}
+    return HostRows(tuple(sorted(rows)), batch_size)
+
+
+def put_batch(batch: Any, mesh: Mesh, held: HostRows | None = None) -> Any:
+    """Moves a batch to its devices, split along the first axis.
+
+    Args:
+      batch: numpy arrays, or None in their place.
+      held: which part of it `batch` is; None: the whole of it, the same in every process.
+    """
     placement = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.make_array_from_process_local_data(placement, np.asarray(leaf)), batch
-    )
+
+    def put(leaf: np.ndarray) -> Array:
+        rows, total = held or HostRows(tuple(range(len(leaf))), len(leaf))
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            wanted = range(total)[index[0]]
+            first = bisect.bisect_left(rows, wanted.start)  # the rows of a device lie together
+            return leaf[first : first + len(wanted)]
+
+        return jax.make_array_from_callback((total, *leaf.shape[1:]), placement, part)
+
+    return jax.tree.map(lambda leaf: put(np.asarray(leaf)), batch)
+
+
+def put_whole(tree: Any, shardings: Any) -> Any:
+    """Moves arrays that every process has whole, and equal, to where `shardings` says."""
+
+    def put(leaf: Any, where: NamedSharding) -> Array:
+        numbers = np.asarray(leaf)
+        return jax.make_array_from_callback(numbers.shape, where, lambda index: numbers[index])
+
+    return jax.tree.map(put, tree, shardings)
 
 
 def parameter_shardings(tree: Any, mesh: Mesh, placement: str = "sharded") -> Any:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from absl import flags
 from clu import parameter_overview
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from posetraj_jax import (
@@ -20,19 +21,22 @@ from posetraj_jax import (
     config_file,
     errors,
     fingerprint,
+    hosts,
     pretrained,
     runs,
     sharding,
     weights,
 )
 from posetraj_jax.data import pipeline
+from posetraj_jax.data.batch_stream import BatchStream
 from posetraj_jax.data.data_options import DataOptions
 from posetraj_jax.errors import UserError
+from posetraj_jax.hosts import HostOptions
 from posetraj_jax.models.networks import Parameters, build_networks
 from posetraj_jax.planning import making, page
 from posetraj_jax.planning import topology as topologies
 from posetraj_jax.planning.making import Request
-from posetraj_jax.sharding import MeshOptions
+from posetraj_jax.sharding import HostRows, MeshOptions
 from posetraj_jax.training import initial, machine, metrics, options, profiling
 from posetraj_jax.training import workdir as workdirs
 from posetraj_jax.training.checkpoint import Checkpoints
@@ -48,15 +52,20 @@ from posetraj_jax.training.program import STEP_ARGUMENTS, make_program
 from posetraj_jax.training.recompilation import CompiledOnce
 from posetraj_jax.training.state import TrainState
 
+SAME_COMMAND = "start all processes with the same command; only --process_id may differ"
+SAME_CLIPS = "let all hosts read the same folder, or copy the whole of it to each"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, trains, and returns the exit code."""
     spec, overrides, flags_given = parse(sys.argv[1:] if arguments is None else arguments)
-    c = config_file.load(spec, overrides)
     if flags_given.topology:
+        c = config_file.load(spec, overrides)
         return _compile_only(c, config_file.as_given(spec, overrides), flags_given.topology)
-    workdir = flags_given.workdir or Path("runs") / config_file.name_of(spec)
-    return run(c, workdir, flags_given.profile)
+    with hosts.joined(flags_given.together):
+        c = config_file.load(spec, overrides)
+        workdir = flags_given.workdir or Path("runs") / config_file.name_of(spec)
+        return run(c, workdir, flags_given.profile)
 
 
 class Flags(NamedTuple):
@@ -68,6 +77,8 @@ class Flags(NamedTuple):
     """Which steps to trace."""
     topology: str = ""
     """What to compile for, instead of training."""
+    together: HostOptions = HostOptions()
+    """Who else trains."""
 
 
 def parse(arguments: list[str]) -> tuple[str, dict[str, str], Flags]:
@@ -81,6 +92,7 @@ def parse(arguments: list[str]) -> tuple[str, dict[str, str], Flags]:
         "--compile_only", action="store_true", help="print the plan of this config, and end"
     )
     parser.add_argument("--topology", help="with --compile_only; default: the devices here")
+    hosts.add_arguments(parser)
     known, overrides = config_file.parse(parser, arguments)
     if known.topology and not known.compile_only:
         raise UserError(
@@ -93,7 +105,8 @@ def parse(arguments: list[str]) -> tuple[str, dict[str, str], Flags]:
     if known.compile_only:
         topology = known.topology or topologies.of_this_machine()
     profile = profiling.parse(known.profile_steps) if known.profile_steps is not None else None
-    return known.config, overrides, Flags(known.workdir, profile, topology)
+    together = HostOptions.of(known)
+    return known.config, overrides, Flags(known.workdir, profile, topology, together)
 
 
 def _compile_only(c: ConfigDict, name: str, topology: str) -> int:
@@ -107,18 +120,19 @@ def run(c: ConfigDict, workdir: Path, profile: profiling.Steps | None = None) ->
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's worker processes insist on parsed absl flags.
     o, flat = options.from_config(c), config.flatten(c)
+    hosts.require_same("settings", flat | {"--workdir": str(workdir)}, SAME_COMMAND)
     workdirs.check(workdir, flat)
-    saved = runs.steps(workdir)
-    profiling.check(profile, saved[-1] if saved else 0, c.steps)
-    if saved and saved[-1] >= c.steps and len(_samples(workdir, saved[-1])) >= c.sample.clips:
+    saved, finished = hosts.told("what is there", lambda: _what_is_there(c, workdir))
+    profiling.check(profile, saved or 0, c.steps)
+    if finished:
         workdirs.claim(workdir, flat)  # fewer steps may have been asked for than before
-        return _report(workdir, saved[-1], stopped=None)
+        return _report(workdir, saved, stopped=None)
     mesh = sharding.make_mesh(MeshOptions(**c.mesh))
     sharding.check_batch(c.batch_size, mesh)
     networks = build_networks(o.model)
-    origin = None if saved else find_origin(o.initial, networks)
+    origin = None if saved is not None else find_origin(o.initial, networks)
     initial.require_fit(origin, networks, o.initial)
-    batches = pipeline.train_batches(o.data)
+    batches, rows = _open_batches(o.data, mesh)
     watched = pipeline.eval_examples(o.data, max(c.eval.clips, c.sample.clips))
 
     program = make_program(networks, mesh, o.initial, o.step)
@@ -136,18 +150,20 @@ def run(c: ConfigDict, workdir: Path, profile: profiling.Steps | None = None) ->
     checkpoints = Checkpoints(workdir / runs.CHECKPOINTS, c.save.keep)
     with workdirs.writing(workdir), checkpoints:
         params = None
-        if not saved:
+        if saved is None:
             params = initial.initial_params(networks, frozen, origin, mesh, keys.init, o.initial)
         # Before there is a state, because the float32 numbers of the frozen networks go here.
         frozen = weights.cast(initial.without_trained(frozen, o.initial), o.model.dtype)
-        state = checkpoints.restore(program.state, batches) if saved else program.begin(params)
+        state = (
+            program.begin(params) if saved is None else checkpoints.restore(program.state, batches)
+        )
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
         with (
             MetricWriter(workdir, int(state.step), tensorboard=c.log.tensorboard) as writer,
             ProfiledStep(program.step, int(state.step), profile, workdir) as traced,
             CompiledOnce(traced, STEP_ARGUMENTS) as step,
-            DeviceBatches(batches, partial(sharding.put_batch, mesh=mesh)) as batches,
+            DeviceBatches(batches, partial(sharding.put_batch, mesh=mesh, held=rows)) as batches,
         ):
             clock = _clock(machine.describe(o, networks, program, mesh, frozen), step, o.data)
             actions = Actions(
@@ -182,6 +198,21 @@ def _sampler(
     return sample
 
 
+def _what_is_there(c: ConfigDict, workdir: Path) -> tuple[int | None, bool]:
+    """The step of the newest checkpoint, and whether it is the last, with all its samples."""
+    newest = max(runs.steps(workdir), default=None)
+    done = newest is not None and newest >= c.steps
+    return newest, done and len(_samples(workdir, newest)) >= c.sample.clips
+
+
+def _open_batches(data: DataOptions, mesh: Mesh) -> tuple[BatchStream, HostRows]:
+    """What this process reads, and which part it is; refuses other clips than process 0's."""
+    rows = sharding.rows_of_host(data.batch_size, mesh)
+    batches = pipeline.train_batches(data, rows.rows)
+    hosts.require_same("clips", batches.get_state(), SAME_CLIPS)
+    return batches, rows
+
+
 def _sample_folder(workdir: Path, step: int) -> Path:
     return workdir / "samples" / f"step_{step:06d}"
 
@@ -192,10 +223,11 @@ def _samples(workdir: Path, step: int) -> list[Path]:
 
 def _report(workdir: Path, step: int, stopped: int | None) -> int:
     """Prints where everything is; returns the exit code."""
-    print(f"\n{'stopped' if stopped else 'finished'} at step {step}; in {workdir}:")
-    found = [metrics.plot_loss(workdir), workdir / metrics.JSONL, workdir / runs.CHECKPOINTS]
-    for path in [*found, *_samples(workdir, step)]:
-        print(f"  {path}")
+    if hosts.is_writer():
+        print(f"\n{'stopped' if stopped else 'finished'} at step {step}; in {workdir}:")
+        found = [metrics.plot_loss(workdir), workdir / metrics.JSONL, workdir / runs.CHECKPOINTS]
+        for path in [*found, *_samples(workdir, step)]:
+            print(f"  {path}")
     return errors.EXIT_BY_SIGNAL + stopped if stopped else 0
 
 

@@ -19,6 +19,8 @@ LEVELS = (
     (r"posetraj_jax$", r"$^"),
     (r"posetraj_jax\.(structs|tree|errors|picture|provenance)$", r"$^"),
     (r"posetraj_jax\.(json_file|new_folder|new_files)$", r"posetraj_jax\.errors$"),
+    (r"posetraj_jax\.peers$", r"posetraj_jax\.errors$"),
+    (r"posetraj_jax\.hosts$", r"posetraj_jax\.(errors|peers)$"),
     (r"posetraj_jax\.published$", r"posetraj_jax\.(errors|json_file)$"),
     (r"posetraj_jax\.nn(\.|$)", r"posetraj_jax\.(structs|tree|errors|sharding|nn)(\.|$)"),
     (r"posetraj_jax\.diffusion(\.|$)", r"posetraj_jax\.(structs|tree|errors|diffusion)(\.|$)"),

@@ -19,6 +19,7 @@ import pytest
 from posetraj_jax import config_file, stages, train, weights
 from posetraj_jax.data.records import write_dataset
 from posetraj_jax.errors import UserError
+from posetraj_jax.hosts import HostOptions
 from posetraj_jax.models.networks import ModelOptions, build_networks
 from posetraj_jax.training.profiling import Steps
 from tests import quick
@@ -311,6 +312,9 @@ def test_command_line_forms():
     assert flags.topology == "v5e:4x4"
     with pytest.raises(UserError, match="add --compile_only"):
         train.parse(["--config", "a.py", "--topology=v5e:4x4"])
+    together = ["--coordinator_address=h:1", "--num_processes=2", "--process_id=1"]
+    _, _, flags = train.parse(["--config", "a.py", *together])
+    assert flags == train.Flags(together=HostOptions("h:1", 2, 1))
     with pytest.raises(SystemExit) as caught:
         train.parse(["--config", "a.py", "--steps=3"])
     assert caught.value.code == 2

@@ -23,7 +23,7 @@ STATE_FIX = (
 
 
 class BatchStream(grain.DatasetIterator):
-    """Batches from a place on; goes into an Orbax checkpoint as Grain's iterators do."""
+    """Batches from a place on; its state goes into a checkpoint as JSON, the same on all hosts."""
 
     def __init__(
         self,

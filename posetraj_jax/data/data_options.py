@@ -22,7 +22,7 @@ class DataOptions:
     width: int
     """Pixels, a multiple of 64."""
     batch_size: int
-    """Clips per batch of this process (not of all hosts together)."""
+    """Clips per batch, of all hosts together."""
     draw_box: bool
     """Target frames carry the object's projected 3D box."""
     condition_on_box: bool

@@ -20,6 +20,7 @@ from posetraj_jax.data import latents
 from posetraj_jax.data.batch_stream import BatchStream
 from posetraj_jax.data.clip import Array
 from posetraj_jax.data.data_options import DataOptions, check_options
+from posetraj_jax.data.host_rows import RowsOfBatches
 from posetraj_jax.data.lazy_clip import BOXED
 from posetraj_jax.data.sources import LazyClip, Source, Tracks, open_source
 from posetraj_jax.data.tracks import draw_maps
@@ -45,20 +46,16 @@ class Example(NamedTuple):
     """The target frames to look at, latents or not; of `eval_examples` only."""
 
 
-def train_batches(
-    options: DataOptions, *, process_index: int = 0, process_count: int = 1
-) -> BatchStream:
+def train_batches(options: DataOptions, rows: Sequence[int] | None = None) -> BatchStream:
     """Returns an endless iterator of `Batch` of numpy arrays, reshuffled in every epoch.
 
-    It has `get_state()` and `set_state()` (JSON: the place in the stream), and goes into an Orbax
-    checkpoint as `grain.checkpoint.CheckpointSave(it)` and `CheckpointRestore(it)`. It continues
-    exactly with another number of workers, threads or hosts, or another size of batches; a state of
-    other clips, windows or another seed is refused.
+    It has `get_state()` and `set_state()` (JSON: the place in the stream). It continues exactly
+    with another number of workers, threads or hosts, or another size of batches; a state of other
+    clips, windows or another seed is refused.
 
     Args:
         options: the batches.
-        process_index: this host's number. It takes every process_count-th clip of the stream.
-        process_count: number of hosts.
+        rows: which clips of each batch this host reads, rising; None: all.
 
     Raises:
         UserError: for options that cannot work, and for data that cannot be read. A damaged clip
@@ -72,8 +69,11 @@ def train_batches(
     examples = stream.random_map(_Loader(options, source))
 
     def open_at(taken: int) -> grain.DatasetIterator:
-        mine = examples.slice(slice(taken + process_index, None, process_count))
-        return iter(_read_ahead(mine, options))
+        later = examples.slice(slice(taken, None))
+        if rows is None:
+            return iter(_read_ahead(later, options, options.batch_size))
+        mine = RowsOfBatches(later, rows, options.batch_size)
+        return iter(_read_ahead(mine, options, len(rows)))
 
     order = {
         "seed": options.seed,
@@ -81,13 +81,15 @@ def train_batches(
         "num_clips": len(chosen),
         "names_and_lengths": _digest(source, chosen),
     }
-    return BatchStream(open_at, options.batch_size * process_count, order)
+    return BatchStream(open_at, options.batch_size, order)
 
 
-def _read_ahead(examples: grain.MapDataset, options: DataOptions) -> grain.IterDataset:
+def _read_ahead(
+    examples: grain.MapDataset, options: DataOptions, batch_size: int
+) -> grain.IterDataset:
     """Batches of examples, made by threads, or by threads of worker processes."""
     # The stream is endless: without drop_remainder its length overflows for batches of one.
-    batches = examples.batch(options.batch_size, drop_remainder=True, batch_fn=stack)
+    batches = examples.batch(batch_size, drop_remainder=True, batch_fn=stack)
     read = grain.ReadOptions(
         num_threads=options.read_threads,
         prefetch_buffer_size=BATCHES_AHEAD * options.read_threads,

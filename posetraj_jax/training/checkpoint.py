@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from posetraj_jax import hosts, sharding
 from posetraj_jax.errors import UserError
 from posetraj_jax.training.state import TrainState
 
@@ -17,12 +17,16 @@ PARTS = ("params", "opt_state", "ema")
 
 
 class Checkpoints:
-    """The checkpoints under one folder, newest `keep` of them. Close it, or use it in `with`."""
+    """The checkpoints under one folder, newest `keep` of them. Close it, or use it in `with`.
+
+    All processes of a run have one of the same folder, and call everything together: each writes
+    and reads the parts of its devices.
+    """
 
     def __init__(self, folder: Path, keep: int):
         self._folder = Path(folder).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = _Manager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -42,7 +46,7 @@ class Checkpoints:
         """Starts writing a checkpoint; it counts only once it is complete.
 
         Args:
-          batches: the data iterator; its position is saved with the state.
+          batches: the data iterator; its position, the same in all processes, is saved too.
           config: the flattened config, kept beside the numbers.
 
         Raises:
@@ -59,7 +63,7 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     **parts,
-                    data=grain.checkpoint.CheckpointSave(batches),
+                    data=ocp.args.JsonSave(batches.get_state()),
                     config=ocp.args.JsonSave(config),
                 ),
             )
@@ -77,18 +81,18 @@ class Checkpoints:
         """Reads the newest checkpoint straight onto its devices, whatever mesh wrote it.
 
         Args:
-          abstract: ShapeDtypeStructs with shardings, from `state.plan`.
+          abstract: ShapeDtypeStructs with shardings, from `state.lay_out`.
           batches: the data iterator; it is moved to where the checkpoint was written.
 
         Raises:
-          UserError: the checkpoint cannot be read.
+          UserError: the checkpoint cannot be read, or its position is of other data.
         """
-        step = self.latest_step()
+        step = hosts.told("checkpoint to read", self.latest_step)
         parts = {part: ocp.args.StandardRestore(tree) for part, tree in _parts(abstract).items()}
         try:
             restored = self._manager.restore(
                 step,
-                args=ocp.args.Composite(**parts, data=grain.checkpoint.CheckpointRestore(batches)),
+                args=ocp.args.Composite(**parts, data=ocp.args.JsonRestore()),
             )
         except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
             raise UserError(
@@ -97,7 +101,9 @@ class Checkpoints:
                 got=f"{type(error).__name__}: {error}".splitlines()[0],
                 fix="remove this checkpoint to resume from the one before, or use another workdir",
             ) from error
-        number = jax.device_put(np.asarray(step, abstract.step.dtype), abstract.step.sharding)
+        batches.set_state(restored["data"])
+        number = np.asarray(step, abstract.step.dtype)
+        number = sharding.put_whole(number, abstract.step.sharding)
         return abstract._replace(step=number, **{part: restored[part] for part in parts})
 
     def _require_space(self, state: TrainState) -> None:
@@ -116,6 +122,11 @@ class Checkpoints:
             fix="free some space and run the same command again: it resumes from step "
             f"{self.latest_step() or 0}",
         )
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        return False  # `StopNotice` asks JAX, and counts: a question with another number confuses
 
 
 def _parts(state: TrainState) -> dict[str, Any]:

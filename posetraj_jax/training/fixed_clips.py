@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
-from posetraj_jax import generation, sharding, video
+from posetraj_jax import generation, hosts, sharding, video
 from posetraj_jax.conditioning import ConditioningOptions
 from posetraj_jax.data import pipeline
 from posetraj_jax.data.pipeline import Example
@@ -58,7 +58,8 @@ class FixedClips:
     ):
         self._examples, self._mesh, self._options = examples, mesh, options
         self._program = generation.make_program(networks, options.sampling, mesh)
-        self._losses = sharding.jit(partial(_losses, networks=networks, options=options), mesh)
+        losses = partial(_losses, networks=networks, options=options)
+        self._losses = sharding.jit(losses, mesh, out_shardings=sharding.replicated(mesh))
 
     def evaluate(self, params: Any, frozen: Parameters) -> dict[str, float]:
         """Mean losses, nothing dropped, over all clips and in each band of the noise density.
@@ -98,6 +99,8 @@ class FixedClips:
     ) -> Iterator[Sampled]:
         """Samples each clip from its first frame and track, and writes one GIF per clip.
 
+        All processes sample; process 0 alone writes, and yields.
+
         Args:
           progress: shown a line per denoising step; once it returns False nothing more is made.
         """
@@ -113,7 +116,8 @@ class FixedClips:
                 if not progress(f"sampling clip {index + 1} of {len(examples)}, step {step}"):
                     return
             frames = generation.decode(self._program, parameters, latents)[0]
-            yield write_comparison(folder, example, frames)
+            if hosts.is_writer():
+                yield write_comparison(folder, example, frames)
 
 
 def _losses(

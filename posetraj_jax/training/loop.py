@@ -1,16 +1,16 @@
 """The training loop: steps, logs, evaluations, samples and checkpoints, and nothing else."""
 
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
+from posetraj_jax import hosts
 from posetraj_jax.structs import Batch
 from posetraj_jax.training.clock import Clock
 from posetraj_jax.training.metrics import MetricWriter, RunningMean
 from posetraj_jax.training.state import Metrics, TrainState
+from posetraj_jax.training.stop_notice import notices
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def train(
     """Trains until the last step, or until SIGTERM or SIGINT; saves in both cases.
 
     Returns:
-      The state, and the signal that ended the run early, if one did.
+      The state, and the signal that ended the run early, if one did; both as in all processes.
 
     Raises:
       UserError: a non-finite loss, a bad record, or a full disk; the last checkpoint is whole.
@@ -59,7 +59,7 @@ def train(
     step = first = int(state.step)
     means, actions = RunningMean(), _timed(actions, clock)
     take = clock.waiting_for_data()(lambda: next(batches))
-    with _signals() as caught, _progress_bar(step, schedule.steps) as bar:
+    with notices() as stop, _progress_bar(step, schedule.steps) as bar:
 
         def write(evaluating: bool) -> None:
             row = {**means.compute(), **clock.row()}
@@ -73,7 +73,7 @@ def train(
 
         def go_on(text: str) -> bool:
             bar.set_description(text)
-            return not caught
+            return not stop.is_due()
 
         if step == 0:
             bar.set_description("evaluating step 0")
@@ -81,7 +81,7 @@ def train(
         if step >= schedule.steps:  # a run that was killed after its last checkpoint
             actions.sample(state, step, go_on)
         bar.set_description("compiling" if step < schedule.steps else "done")
-        while step < schedule.steps and not caught:
+        while step < schedule.steps and not stop.is_due():
             state, scalars = actions.step(state, take())
             step += 1
             means.add(step, scalars)
@@ -92,13 +92,13 @@ def train(
             if schedule.due("save", step):
                 means.check_finite()
                 actions.save(state)
-            if schedule.due("sample", step) and not caught:
+            if schedule.due("sample", step) and not stop.is_due():
                 actions.sample(state, step, go_on)
-        if caught and step > first:  # a signal may come at any time, so this is not in the loop
+        if stop.is_due() and step > first:  # not in the loop: a signal may come at any time
             if means.count:
                 write(evaluating=False)
             actions.save(state)
-    return state, caught[0] if caught else None
+    return state, stop.signal
 
 
 def _timed(actions: Actions, clock: Clock) -> Actions:
@@ -112,27 +112,5 @@ def _timed(actions: Actions, clock: Clock) -> Actions:
 
 
 def _progress_bar(step: int, steps: int) -> tqdm:
-    return tqdm(initial=step, total=steps, unit="step", dynamic_ncols=True)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying; the loop looks at the list between steps.
-
-    The second signal finds the handlers of before, so an impatient Ctrl-C works at once.
-    """
-    caught: list[int] = []
-
-    def restore() -> None:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-    def catch(number: int, _: object) -> None:
-        caught.append(number)
-        restore()
-
-    before = {kind: signal.signal(kind, catch) for kind in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        restore()
+    silent = not hosts.is_writer()
+    return tqdm(initial=step, total=steps, unit="step", dynamic_ncols=True, disable=silent)

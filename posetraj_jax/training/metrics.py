@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import UInt8
 
+from posetraj_jax import hosts
 from posetraj_jax.errors import UserError
 
 JSONL = "metrics.jsonl"
@@ -64,13 +65,18 @@ class RunningMean:
 
 
 class MetricWriter:
-    """Appends one JSON object per written step to metrics.jsonl, and mirrors it to TensorBoard."""
+    """Appends one JSON object per written step to metrics.jsonl, and mirrors it to TensorBoard.
+
+    In process 0; the others' write nothing.
+    """
 
     def __init__(self, workdir: Path, first_step: int, *, tensorboard: bool):
-        self._path = workdir / JSONL
-        _forget_after(self._path, first_step)
-        self._file = self._path.open("a")
-        self._board = None
+        self._file = self._board = None
+        if not hosts.is_writer():
+            return
+        path = workdir / JSONL
+        _forget_after(path, first_step)
+        self._file = path.open("a")
         if tensorboard:
             # Imported late: tensorboardX loads torch wherever that is installed.
             from tensorboardX import SummaryWriter
@@ -80,8 +86,9 @@ class MetricWriter:
 
     def write_scalars(self, step: int, scalars: Mapping[str, float | None]) -> None:
         """Writes one line; `step` counts finished optimizer steps. None, not known, is null."""
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        self._file.flush()
+        if self._file:
+            self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+            self._file.flush()
         if self._board:
             for name, value in scalars.items():
                 if value is not None:
@@ -100,7 +107,8 @@ class MetricWriter:
 
     def close(self) -> None:
         """Flushes and closes both files."""
-        self._file.close()
+        if self._file:
+            self._file.close()
         if self._board:
             self._board.close()
 

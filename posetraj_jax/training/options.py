@@ -51,7 +51,6 @@ def from_config(c: ConfigDict) -> TrainingOptions:
         weights' scheduler or preprocessor is missing or says what is not implemented.
     """
     _require_inputs(c)
-    _require_one_process()
     sigmas, image_statistics = _published(c)
     step, model = step_options(c, image_statistics), model_options(c, jax.default_backend())
     return TrainingOptions(
@@ -141,16 +140,6 @@ def _require_inputs(c: ConfigDict) -> None:
             got=listed(missing),
             fix="run these commands, then pass --config.weights=WEIGHTS_FOLDER "
             "--config.data.path=CLIPS_FOLDER; or try configs/stage1.py:tiny, which needs neither",
-        )
-
-
-def _require_one_process() -> None:
-    if jax.process_count() > 1:
-        raise UserError(
-            "training runs on one host",
-            expected="1 JAX process, with all its devices",
-            got=f"{jax.process_count()} processes",
-            fix="start it on a single host; mesh.data and mesh.fsdp use all of its devices",
         )
 
 

@@ -2,21 +2,27 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from posetraj_jax import config_rules, json_file, provenance, weights
+from posetraj_jax import config_rules, hosts, json_file, provenance, weights
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.runs import CONFIG_FILE, UNET
 
+SHARED_WITHIN_S = 20
+"""Network file systems show a new file to other hosts after some seconds."""
+
 
 def check(workdir: Path, flat_config: dict[str, Any]) -> None:
-    """Finds out, changing nothing, whether `claim` will succeed.
+    """Finds out, changing nothing, whether `claim` will succeed; all processes of a run together.
 
     Raises:
-      UserError: not writable, a path Orbax cannot use, or another config's run.
+      UserError: not writable, a path Orbax cannot use, another config's run, or not the same
+        folder in all processes.
     """
     weights.require_plain_path(workdir)
     try:
@@ -25,32 +31,62 @@ def check(workdir: Path, flat_config: dict[str, Any]) -> None:
         nearest = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
         with tempfile.TemporaryDirectory(dir=nearest):
             pass
+        _require_shared(workdir, nearest)
     except OSError as error:
         raise _not_writable(workdir, error) from error
+
+
+def _require_shared(workdir: Path, nearest: Path) -> None:
+    """Refuses a folder in which what process 0 makes does not appear in all processes.
+
+    Args:
+      nearest: the folder itself, or the nearest one above it that exists.
+    """
+    # A process that cannot write has said so before process 0 makes what it will have to remove.
+    hosts.gathered("workdir is writable", True)
+    with ExitStack() as made:
+        make = partial(tempfile.TemporaryDirectory, dir=nearest)
+        probe = hosts.told("made in the workdir", lambda: Path(made.enter_context(make())).name)
+        deadline = time.monotonic() + SHARED_WITHIN_S
+        while not (nearest / probe).exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        seen = hosts.gathered("workdir is shared", (nearest / probe).exists())
+    if not all(seen):
+        apart = ", ".join(str(process) for process, found in enumerate(seen) if not found)
+        raise UserError(
+            f"the workdir {workdir} is not the same folder on all hosts",
+            expected="storage that all hosts share: each writes its part of a checkpoint",
+            got=f"what process 0 makes in {nearest} does not appear to: {apart}",
+            fix="give a folder on shared storage with --workdir",
+        )
 
 
 def claim(workdir: Path, flat_config: dict[str, Any], unet: str | None = None) -> None:
     """Makes the folder for a run, or checks that the run in it is this one.
 
     Writes the resolved config, the UNet's digest, library versions and the git revision to
-    config.json.
+    config.json, in process 0.
 
     Args:
       unet: digest of the UNet that was given, "" if it is drawn; None in a run that goes no
         further, which keeps what it has recorded.
 
     Raises:
-      UserError: as `check`, or the run in it was trained with another UNet; then nothing has been
-        changed.
+      UserError: the run in it is of another config, or was trained with another UNet; then nothing
+        has been changed. Or the folder is not writable.
     """
-    check(workdir, flat_config)
     if (workdir / CONFIG_FILE).exists():
+        _refuse_changes(workdir / CONFIG_FILE, flat_config)
         recorded = _recorded(workdir / CONFIG_FILE)[UNET]
         if unet is not None and unet != recorded:
             raise _other_unet(workdir, flat_config["weights"], recorded, unet)
         unet = recorded
-    record = {"config": flat_config, UNET: unet, "made_with": provenance.made_with()}
-    text = json.dumps(record, indent=2) + "\n"
+    if hosts.is_writer():
+        record = {"config": flat_config, UNET: unet, "made_with": provenance.made_with()}
+        _write(workdir, json.dumps(record, indent=2) + "\n")
+
+
+def _write(workdir: Path, text: str) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         partial = workdir / f".{CONFIG_FILE}.partial"

@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import grain
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -61,8 +60,7 @@ def test_threads_and_another_batch_size_continue_with_the_next_clip(options, cha
 
 def test_hosts_together_continue_where_one_was(options):
     state, expected = saved(options)
-    options = replace(options, batch_size=1)
-    hosts = [train_batches(options, process_index=i, process_count=2) for i in (0, 1)]
+    hosts = [train_batches(options, rows) for rows in [(0,), (1,)]]
     for host in hosts:
         host.set_state(state)
     frames = [frames_of(host, MORE) for host in hosts]
@@ -117,7 +115,7 @@ def test_a_checkpoint_is_restored_with_other_workers_or_refused(options, tmp_pat
     batches = train_batches(options)
     frames_of(batches, TAKEN)
     with ocp.CheckpointManager(tmp_path) as manager:
-        manager.save(1, args=ocp.args.Composite(data=grain.checkpoint.CheckpointSave(batches)))
+        manager.save(1, args=ocp.args.Composite(data=ocp.args.JsonSave(batches.get_state())))
         manager.wait_until_finished()
         expected = frames_of(batches, MORE)
         fresh = train_batches(replace(options, num_workers=1))
@@ -129,7 +127,7 @@ def test_a_checkpoint_is_restored_with_other_workers_or_refused(options, tmp_pat
 
 
 def restore(manager: ocp.CheckpointManager, batches) -> None:
-    manager.restore(1, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(batches)))
+    batches.set_state(manager.restore(1, args=ocp.args.Composite(data=ocp.args.JsonRestore())).data)
 
 
 def test_a_batch_that_failed_is_not_counted_as_taken(options, tmp_path):
