@@ -25,6 +25,7 @@ from convert_weights.oracle.published import (
     from_published,
     from_tensors,
     save_settings,
+    scheduler,
 )
 from convert_weights.oracle.sampling import Sampled, SampleInputs, SampleSettings, sample
 from convert_weights.oracle.states import load, redraw, round_parameters, state
@@ -60,6 +61,7 @@ __all__ = [
     "run_vae_encode",
     "sample",
     "save_settings",
+    "scheduler",
     "state",
     "training_step",
     "unet",

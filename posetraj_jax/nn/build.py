@@ -62,7 +62,8 @@ class Network:
                 + "\n  ".join(problems)
             )
         module = nnx.merge(graph, _with_list_indices(params))
-        return getattr(module, method or "__call__")(*args, **kwargs)
+        with jax.named_scope(self.module_cls.__name__):
+            return getattr(module, method or "__call__")(*args, **kwargs)
 
 
 def build(
