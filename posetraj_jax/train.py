@@ -6,7 +6,10 @@ Everything that can be wrong with what the user gave is found before anything sl
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from absl import flags
@@ -29,18 +32,28 @@ from posetraj_jax import (
 from posetraj_jax.data import pipeline
 from posetraj_jax.data.batch_stream import BatchStream
 from posetraj_jax.data.data_options import DataOptions
+from posetraj_jax.errors import UserError
 from posetraj_jax.hosts import HostOptions
 from posetraj_jax.models.networks import Networks, Parameters, build_networks
+from posetraj_jax.planning import making, page
+from posetraj_jax.planning import topology as topologies
+from posetraj_jax.planning.making import Request
 from posetraj_jax.sharding import HostRows, MeshOptions
-from posetraj_jax.training import initial, metrics, options
+from posetraj_jax.training import initial, machine, metrics, options, profiling
 from posetraj_jax.training import workdir as workdirs
 from posetraj_jax.training.checkpoint import Checkpoints
+from posetraj_jax.training.clock import Clock
+from posetraj_jax.training.device_batches import DeviceBatches
 from posetraj_jax.training.fixed_clips import FixedClips
 from posetraj_jax.training.loop import Actions, train
+from posetraj_jax.training.machine import Machine
 from posetraj_jax.training.metrics import MetricWriter
 from posetraj_jax.training.options import TrainingOptions
 from posetraj_jax.training.origin import find_origin, require_same_unet
-from posetraj_jax.training.program import make_program
+from posetraj_jax.training.profiling import ProfiledStep
+from posetraj_jax.training.program import STEP_ARGUMENTS, make_program
+from posetraj_jax.training.recompilation import CompiledOnce
+from posetraj_jax.training.state import TrainState
 
 SAME_COMMAND = "start all processes with the same command; only --process_id may differ"
 SAME_CLIPS = "let all hosts read the same folder, or copy the whole of it to each"
@@ -48,22 +61,64 @@ SAME_CLIPS = "let all hosts read the same folder, or copy the whole of it to eac
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, trains, and returns the exit code."""
-    spec, workdir, overrides, together = parse(sys.argv[1:] if arguments is None else arguments)
-    with hosts.joined(together):
+    spec, overrides, flags_given = parse(sys.argv[1:] if arguments is None else arguments)
+    if flags_given.topology:
         c = config_file.load(spec, overrides)
-        return run(c, workdir or Path("runs") / config_file.name_of(spec))
+        return _compile_only(c, config_file.as_given(spec, overrides), flags_given.topology)
+    with hosts.joined(flags_given.together):
+        c = config_file.load(spec, overrides)
+        workdir = flags_given.workdir or Path("runs") / config_file.name_of(spec)
+        return run(c, workdir, flags_given.profile)
 
 
-def parse(arguments: list[str]) -> tuple[str, Path | None, dict[str, str], HostOptions]:
-    """Splits `--config FILE[:variants] [--workdir DIR] [--config.field=value …]` and hosts."""
+class Flags(NamedTuple):
+    """What a command line says besides the config."""
+
+    workdir: Path | None = None
+    """None: named after the config."""
+    profile: profiling.Steps | None = None
+    """Which steps to trace."""
+    topology: str = ""
+    """What to compile for, instead of training."""
+    together: HostOptions = HostOptions()
+    """Who else trains."""
+
+
+def parse(arguments: list[str]) -> tuple[str, dict[str, str], Flags]:
+    """Splits `--config FILE[:variants] [--config.field=value …]` and the other flags."""
     parser = argparse.ArgumentParser(prog="python -m posetraj_jax.train", description=__doc__)
     parser.add_argument("--workdir", type=Path, help="default: runs/<config>-<variants>")
+    parser.add_argument(
+        profiling.FLAG, metavar="FIRST:LAST", help="trace these steps into WORKDIR/profile"
+    )
+    parser.add_argument(
+        "--compile_only", action="store_true", help="print the plan of this config, and end"
+    )
+    parser.add_argument("--topology", help="with --compile_only; default: the devices here")
     hosts.add_arguments(parser)
     known, overrides = config_file.parse(parser, arguments)
-    return known.config, known.workdir, overrides, HostOptions.of(known)
+    if known.topology and not known.compile_only:
+        raise UserError(
+            "training runs on the devices that are there",
+            expected="--topology beside --compile_only",
+            got=f"--topology={known.topology} alone",
+            fix="add --compile_only, or leave --topology out",
+        )
+    topology = ""
+    if known.compile_only:
+        topology = known.topology or topologies.of_this_machine()
+    profile = profiling.parse(known.profile_steps) if known.profile_steps is not None else None
+    together = HostOptions.of(known)
+    return known.config, overrides, Flags(known.workdir, profile, topology, together)
 
 
-def run(c: ConfigDict, workdir: Path) -> int:
+def _compile_only(c: ConfigDict, name: str, topology: str) -> int:
+    """Prints what `posetraj_jax.plan` says of the config as it is; writes nothing."""
+    print(page.render(making.page_of(c, Request(name, topology))), end="")
+    return 0
+
+
+def run(c: ConfigDict, workdir: Path, profile: profiling.Steps | None = None) -> int:
     """Trains config `c` in `workdir`, resuming what is there; returns the exit code."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's worker processes insist on parsed absl flags.
@@ -72,6 +127,7 @@ def run(c: ConfigDict, workdir: Path) -> int:
     initial.require_one_host(o.initial)
     workdirs.check(workdir, flat)
     saved, finished = hosts.told("what is there", lambda: _what_is_there(c, workdir))
+    profiling.check(profile, saved or 0, c.steps)
     if finished:
         workdirs.claim(workdir, flat)  # fewer steps may have been asked for than before
         return _report(workdir, saved, stopped=None)
@@ -108,23 +164,43 @@ def run(c: ConfigDict, workdir: Path) -> int:
         )
         print(f"{workdir}: step {int(state.step)} of {c.steps}, mesh {dict(mesh.shape)}")
 
-        with MetricWriter(workdir, int(state.step), tensorboard=c.log.tensorboard) as writer:
-
-            def sample(state, step, progress):
-                folder = _sample_folder(workdir, step)
-                for made in watch.sample(state.averaged, frozen, folder, progress):
-                    writer.write_image(step, f"sample/{made.clip_id}", made.sheet)
-
+        with (
+            MetricWriter(workdir, int(state.step), tensorboard=c.log.tensorboard) as writer,
+            ProfiledStep(program.step, int(state.step), profile, workdir) as traced,
+            CompiledOnce(traced, STEP_ARGUMENTS) as step,
+            DeviceBatches(batches, partial(sharding.put_batch, mesh=mesh, held=rows)) as batches,
+        ):
+            clock = _clock(machine.describe(o, networks, program, mesh, frozen), step, o.data)
             actions = Actions(
-                step=lambda state, batch: program.step(
-                    state, frozen, sharding.put_batch(batch, mesh, rows), keys.train
-                ),
+                step=lambda state, batch: step(state, frozen, batch, keys.train),
                 evaluate=lambda state: watch.evaluate(state.averaged, frozen),
-                sample=sample,
+                sample=_sampler(watch, frozen, workdir, writer),
                 save=lambda state: checkpoints.save(state, batches, flat),
             )
-            state, stopped = train(state, batches, o.data.batch_size, o.schedule, actions, writer)
+            state, stopped = train(state, batches, clock, o.schedule, actions, writer)
+            print(clock.summary())
     return _report(workdir, int(state.step), stopped)
+
+
+def _clock(devices: Machine, step: CompiledOnce, data: DataOptions) -> Clock:
+    """Tells of the devices too, and how often the step was compiled."""
+    print(f"machine: {devices}")
+    return Clock(
+        data.batch_size,
+        lambda seconds: devices.figures(seconds) | {"compilations": step.compilations},
+    )
+
+
+def _sampler(
+    watch: FixedClips, frozen: Parameters, workdir: Path, writer: MetricWriter
+) -> Callable[[TrainState, int, Callable[[str], bool]], None]:
+    """What `Actions.sample` is."""
+
+    def sample(state, step, progress):
+        for made in watch.sample(state.averaged, frozen, _sample_folder(workdir, step), progress):
+            writer.write_image(step, f"sample/{made.clip_id}", made.sheet)
+
+    return sample
 
 
 def _what_is_there(c: ConfigDict, workdir: Path) -> tuple[int | None, bool]:

@@ -19,6 +19,8 @@ from posetraj_jax.training.origin import InitialOptions
 from posetraj_jax.training.state import TrainState, lay_out
 from posetraj_jax.training.step import StepOptions, train_step
 
+STEP_ARGUMENTS = ("state", "frozen", "batch", "key")
+
 
 class TrainProgram(NamedTuple):
     """What a run compiles."""
