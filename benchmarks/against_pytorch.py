@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from convert_weights import mapping, oracle
@@ -84,7 +83,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     known = parser.parse_args(arguments)
-    torch.set_num_threads(known.threads)
+    oracle.use_threads(known.threads)
     pair, inputs = make_pair(), make_inputs()
     print(f"float32, {FRAMES} x {HEIGHT} x {WIDTH}, {known.threads} threads of PyTorch")
     ours, theirs = unet_runs(pair, inputs)

@@ -4,15 +4,12 @@ Order of life: config → mesh → data → networks → frozen weights → work
 Everything that can be wrong with what the user gave is found before anything slow begins.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax.numpy as jnp
-from absl import flags
 from clu import parameter_overview
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -32,17 +29,15 @@ from posetraj_jax import (
 from posetraj_jax.data import pipeline
 from posetraj_jax.data.batch_stream import BatchStream
 from posetraj_jax.data.data_options import DataOptions
-from posetraj_jax.errors import UserError
-from posetraj_jax.hosts import HostOptions
 from posetraj_jax.models.networks import Networks, Parameters, build_networks
 from posetraj_jax.planning import making, page
-from posetraj_jax.planning import topology as topologies
 from posetraj_jax.planning.making import Request
 from posetraj_jax.sharding import HostRows, MeshOptions
 from posetraj_jax.training import initial, machine, metrics, options, profiling
 from posetraj_jax.training import workdir as workdirs
 from posetraj_jax.training.checkpoint import Checkpoints
 from posetraj_jax.training.clock import Clock
+from posetraj_jax.training.command_line import parse
 from posetraj_jax.training.device_batches import DeviceBatches
 from posetraj_jax.training.fixed_clips import FixedClips
 from posetraj_jax.training.loop import Actions, train
@@ -61,55 +56,14 @@ SAME_CLIPS = "let all hosts read the same folder, or copy the whole of it to eac
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, trains, and returns the exit code."""
-    spec, overrides, flags_given = parse(sys.argv[1:] if arguments is None else arguments)
-    if flags_given.topology:
+    spec, overrides, flags = parse(sys.argv[1:] if arguments is None else arguments)
+    if flags.topology:
         c = config_file.load(spec, overrides)
-        return _compile_only(c, config_file.as_given(spec, overrides), flags_given.topology)
-    with hosts.joined(flags_given.together):
+        return _compile_only(c, config_file.as_given(spec, overrides), flags.topology)
+    with hosts.joined(flags.together):
         c = config_file.load(spec, overrides)
-        workdir = flags_given.workdir or Path("runs") / config_file.name_of(spec)
-        return run(c, workdir, flags_given.profile)
-
-
-class Flags(NamedTuple):
-    """What a command line says besides the config."""
-
-    workdir: Path | None = None
-    """None: named after the config."""
-    profile: profiling.Steps | None = None
-    """Which steps to trace."""
-    topology: str = ""
-    """What to compile for, instead of training."""
-    together: HostOptions = HostOptions()
-    """Who else trains."""
-
-
-def parse(arguments: list[str]) -> tuple[str, dict[str, str], Flags]:
-    """Splits `--config FILE[:variants] [--config.field=value …]` and the other flags."""
-    parser = argparse.ArgumentParser(prog="python -m posetraj_jax.train", description=__doc__)
-    parser.add_argument("--workdir", type=Path, help="default: runs/<config>-<variants>")
-    parser.add_argument(
-        profiling.FLAG, metavar="FIRST:LAST", help="trace these steps into WORKDIR/profile"
-    )
-    parser.add_argument(
-        "--compile_only", action="store_true", help="print the plan of this config, and end"
-    )
-    parser.add_argument("--topology", help="with --compile_only; default: the devices here")
-    hosts.add_arguments(parser)
-    known, overrides = config_file.parse(parser, arguments)
-    if known.topology and not known.compile_only:
-        raise UserError(
-            "training runs on the devices that are there",
-            expected="--topology beside --compile_only",
-            got=f"--topology={known.topology} alone",
-            fix="add --compile_only, or leave --topology out",
-        )
-    topology = ""
-    if known.compile_only:
-        topology = known.topology or topologies.of_this_machine()
-    profile = profiling.parse(known.profile_steps) if known.profile_steps is not None else None
-    together = HostOptions.of(known)
-    return known.config, overrides, Flags(known.workdir, profile, topology, together)
+        workdir = flags.workdir or Path("runs") / config_file.name_of(spec)
+        return run(c, workdir, flags.profile)
 
 
 def _compile_only(c: ConfigDict, name: str, topology: str) -> int:
@@ -120,8 +74,6 @@ def _compile_only(c: ConfigDict, name: str, topology: str) -> int:
 
 def run(c: ConfigDict, workdir: Path, profile: profiling.Steps | None = None) -> int:
     """Trains config `c` in `workdir`, resuming what is there; returns the exit code."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's worker processes insist on parsed absl flags.
     o, flat = options.from_config(c), config.flatten(c)
     hosts.require_same("settings", flat | {"--workdir": str(workdir)}, SAME_COMMAND)
     initial.require_one_host(o.initial)

@@ -19,7 +19,6 @@ import pytest
 from posetraj_jax import config_file, stages, train, weights
 from posetraj_jax.data.records import write_dataset
 from posetraj_jax.errors import UserError
-from posetraj_jax.hosts import HostOptions
 from posetraj_jax.models.networks import ModelOptions, build_networks
 from posetraj_jax.training.profiling import Steps
 from tests import quick
@@ -298,26 +297,6 @@ def test_every_command_that_is_named_exists():
     }
     assert {"convert_weights.svd_to_flax", "data_prep.render_posetraj10k"} <= named
     assert not [name for name in named if importlib.util.find_spec(name) is None]
-
-
-def test_command_line_forms():
-    spec, overrides, flags = train.parse(
-        ["--config", "a.py:b", "--config.x.y=1", "--config.z", "2", "--workdir", "w"]
-    )
-    assert (spec, overrides) == ("a.py:b", {"x.y": "1", "z": "2"})
-    assert flags == train.Flags(workdir=Path("w"))
-    _, _, flags = train.parse(["--config", "a.py", "--profile_steps=3:4", "--compile_only"])
-    assert flags == train.Flags(profile=(3, 4), topology="cpu:8")
-    _, _, flags = train.parse(["--config", "a.py", "--compile_only", "--topology=v5e:4x4"])
-    assert flags.topology == "v5e:4x4"
-    with pytest.raises(UserError, match="add --compile_only"):
-        train.parse(["--config", "a.py", "--topology=v5e:4x4"])
-    together = ["--coordinator_address=h:1", "--num_processes=2", "--process_id=1"]
-    _, _, flags = train.parse(["--config", "a.py", *together])
-    assert flags == train.Flags(together=HostOptions("h:1", 2, 1))
-    with pytest.raises(SystemExit) as caught:
-        train.parse(["--config", "a.py", "--steps=3"])
-    assert caught.value.code == 2
 
 
 def test_steps_to_trace_are_checked_before_anything_is_made(stage2, tmp_path):

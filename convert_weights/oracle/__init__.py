@@ -7,6 +7,7 @@ from convert_weights.oracle.calls import (
     run_unet,
     run_vae_decode,
     run_vae_encode,
+    use_threads,
 )
 from convert_weights.oracle.networks import (
     ControlNetOracle,
@@ -65,5 +66,6 @@ __all__ = [
     "state",
     "training_step",
     "unet",
+    "use_threads",
     "vae",
 ]
