@@ -49,8 +49,8 @@ def main() -> None:
 
 
 def count(spec: str, fields: dict[str, str], cached: bool) -> int:
-    """Model FLOPs of a step of a config on one clip."""
-    c = config_file.load(spec, {"optim.accumulate": "1", **fields})
+    """Model FLOPs of a step of a config on one clip: what is recomputed counts once."""
+    c = config_file.load(spec, {"optim.accumulate": "1", "model.remat": "none", **fields})
     networks = build_networks(options_of(config.flatten(c), jnp.bfloat16))
     mesh = sharding.make_mesh(MeshOptions(1), jax.devices()[:1])
     start = initial_options(c)

@@ -4,8 +4,9 @@
     python -m posetraj_jax.train --config configs/stage1.py \
         --config.weights=WEIGHTS_FOLDER --config.data.path=CLIPS_FOLDER   # the real thing
 
-Variants, combined by commas: `svd` (the real thing), `tiny` (narrow, on the shipped clips),
-`micro` (for tests), `official` (README "Deviations" back to the official training).
+Variants, combined by commas: `svd` (the real thing), `v5e1` (an adapter, on a single TPU v5e),
+`tiny` (narrow, on the shipped clips), `micro` (for tests), `official` (README "Deviations" back
+to the official training).
 """
 
 from ml_collections import ConfigDict

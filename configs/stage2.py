@@ -7,8 +7,9 @@
 Starts from the last checkpoint of stage 1 of the same variants; `--config.init_from=RUN` names
 another run.
 
-Variants, combined by commas: `svd` (the real thing), `tiny` (narrow, on the shipped clips),
-`micro` (for tests), `official` (README "Deviations" back to the official training).
+Variants, combined by commas: `svd` (the real thing), `v5e1` (an adapter, on a single TPU v5e),
+`tiny` (narrow, on the shipped clips), `micro` (for tests), `official` (README "Deviations" back
+to the official training).
 """
 
 from ml_collections import ConfigDict

@@ -7,8 +7,9 @@
 Starts from the last checkpoint of stage 2 of the same variants; `--config.init_from=RUN` names
 another run. VIPSEG_FOLDER has `imgs`, the tracks, and cameras where they are known (see README).
 
-Variants, combined by commas: `svd` (the real thing), `tiny` (narrow, on the shipped videos),
-`micro` (for tests), `official` (README "Deviations" back to the official training).
+Variants, combined by commas: `svd` (the real thing), `v5e1` (an adapter, on a single TPU v5e),
+`tiny` (narrow, on the shipped videos), `micro` (for tests), `official` (README "Deviations" back
+to the official training).
 """
 
 from ml_collections import ConfigDict

@@ -40,6 +40,7 @@ from posetraj_jax.errors import UserError, listed, run
 from posetraj_jax.models.controlnet import ControlNetConfig, official_residual_multiplicity
 from posetraj_jax.new_folder import new_folder
 from posetraj_jax.nn.build import build
+from posetraj_jax.saved import Saved
 
 WITH_INERT = ("unet", "controlnet")
 """Components that leave tensors out."""
@@ -49,8 +50,7 @@ class Stored(NamedTuple):
     """Where the parameters of a component of ours are."""
 
     config: Any
-    folder: Path
-    item: str = weights.PARAMS
+    saved: Saved
     rest: Path | None = None
     """The component that a run trained a part of; its other parameters are there."""
     digest: str = ""
@@ -59,22 +59,22 @@ class Stored(NamedTuple):
     def types(self, abstract: tree.Tree) -> tree.Tree:
         """The leaves as they are stored; float32, as what was trained, where there is a rest."""
         if self.rest is None:
-            return weights.stored_types(self.folder, abstract, self.item)
+            return self.saved.types(abstract)
         weights.stored_types(self.rest, abstract)
-        weights.stored_types(self.folder, self._trained(abstract), self.item)
+        self.saved.types(self._trained(abstract))
         return abstract
 
     def load(self, target: tree.Tree) -> tree.Tree:
         """Reads all leaves, as `weights.load`; raises UserError if `rest` has other numbers."""
         if self.rest is None:
-            return weights.load(self.folder, target, self.item)
+            return self.saved.load(target)
         whole = weights.load(self.rest, target)
         _require_digest(self.rest, fingerprint.of_unet(whole), self.digest)
-        trained = weights.load(self.folder, self._trained(target), self.item)
+        trained = self.saved.load(self._trained(target))
         return tree.unflatten(tree.flatten(whole) | tree.flatten(trained))
 
     def _trained(self, target: tree.Tree) -> tree.Tree:
-        names = weights.stored_paths(self.folder, self.item)
+        names = self.saved.paths()
         return tree.unflatten({p: x for p, x in tree.flatten(target).items() if p in names})
 
 
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     exported = check(options)
     print_figures(export(options.src, options.dst, exported, options.svd, options.verify))
     for one in exported:
-        print(f"{options.dst / one.name}: from {one.stored.folder} ({one.stored.item})")
+        print(f"{options.dst / one.name}: from {one.stored.saved.folder} ({one.stored.saved.item})")
     return 0
 
 
@@ -231,7 +231,7 @@ def _find(options: argparse.Namespace) -> dict[str, Stored]:
     if runs.is_run(src):
         trained = runs.find(src, options.step)
         item = runs.RAW if options.raw else trained.item
-        stored = Stored(trained.config, trained.folder, item)
+        stored = Stored(trained.config, trained.saved._replace(item=item))
         if trained.record["trainable"] != "all":
             stored = stored._replace(rest=_frozen_part(options, trained), digest=trained.unet)
         return {trained.name: stored}
@@ -244,7 +244,7 @@ def _find(options: argparse.Namespace) -> dict[str, Stored]:
             if component.identity.items() <= given.items()
         }
     return {
-        name: Stored(weights.load_config(folder, COMPONENTS[name].config_cls), folder)
+        name: Stored(weights.load_config(folder, COMPONENTS[name].config_cls), Saved(folder))
         for name, folder in folders.items()
         if (folder / weights.PARAMS).is_dir()
     }
@@ -276,7 +276,7 @@ def _require_digest(folder: Path, got: str, wanted: str) -> None:
 def _require_exportable(stored: Stored) -> None:
     if getattr(stored.config, "camera_encoder", "linear") != "linear":
         raise UserError(
-            f"{stored.folder} has a camera encoder that PyTorch's code does not",
+            f"{stored.saved.folder} has a camera encoder that PyTorch's code does not",
             expected="camera.encoder = linear, as in the official code",
             got=f"camera.encoder = {stored.config.camera_encoder}",
             fix="keep it in our format; only linear camera branches can be exported",

@@ -48,6 +48,7 @@ def default() -> ConfigDict:
     c.diffusion = _diffusion()
     c.spa = _spa()
     c.optim = _optim()
+    c.adapter = _adapter()
     c.mesh = _mesh()
     c.log = _log()
     c.eval = _eval()
@@ -64,7 +65,8 @@ def _model() -> ConfigDict:
     c.copy_add_embedding = True  # ControlNet starts with the UNet's add_embedding too
     c.dtype = "auto"  # activations: bfloat16 on accelerators and float32 on CPU, or either
     c.attention = "auto"  # within frames: auto | xla | cudnn (NVIDIA) | splash (TPU)
-    c.remat = ("none",)  # recompute: none | blocks (all) | dots (all but products); or each level's
+    # For every level, or for each from the widest image down; "blocks" fits 8 devices of 16 GB.
+    c.remat = ("blocks",)  # recomputed: none | blocks (all of them) | dots (all but products)
     return c
 
 
@@ -143,6 +145,12 @@ def _optim() -> ConfigDict:
     return c
 
 
+def _adapter() -> ConfigDict:
+    c = ConfigDict()
+    c.rank = 0  # > 0: low-rank factors of the ControlNet's encoder train; 0: all of it (official)
+    return c
+
+
 def _mesh() -> ConfigDict:
     c = ConfigDict()
     c.data = -1  # devices along which only the batch is split; -1 = all that the others leave
@@ -190,6 +198,7 @@ def tiny(c: ConfigDict) -> ConfigDict:
     """Shrinks a stage to minutes on a laptop: narrow random networks, shipped data, in place."""
     c.model.variant = "tiny"
     c.model.residual_multiplicity = (1,) * 8
+    c.model.remat = ("none",)
     c.data.path = SHIPPED_CLIPS
     c.data.height, c.data.width = 128, 192
     c.steps = 90
@@ -212,6 +221,17 @@ def micro(c: ConfigDict) -> ConfigDict:
     c.steps, c.save.every, c.log.every = 12, 3, 1
     c.eval.every, c.eval.clips, c.eval.noise_levels = 12, 2, 2
     c.sample.clips, c.sample.steps = 1, 2
+    return c
+
+
+def v5e1(c: ConfigDict) -> ConfigDict:
+    """Fits a ControlNet's stage into one TPU v5e (16 GB, as Colab's), in place.
+
+    An adapter trains, beside bfloat16 numbers that stay, with the batch in 8 passes. Its learning
+    rate is higher than that of whole kernels, as in LoRA (arXiv 2106.09685).
+    """
+    c.adapter.rank = 32
+    c.optim.lr, c.optim.accumulate = 1e-4, 8
     return c
 
 
@@ -247,7 +267,7 @@ def official(c: ConfigDict) -> ConfigDict:
 
 
 SMALL = {"tiny": tiny, "micro": micro}
-VARIANTS = {"svd": lambda c: c, **SMALL, "official": official}
+VARIANTS = {"svd": lambda c: c, "v5e1": v5e1, **SMALL, "official": official}
 """In the order in which they are applied."""
 
 
@@ -259,7 +279,7 @@ def with_variants(
     A stage may write `init_from = "runs/stage1-{variant}"`: the run of the same variants.
 
     Args:
-      names: of svd (the real thing), tiny, micro, official.
+      names: of svd (the real thing), v5e1, tiny, micro, official.
       stage: changes what the stage is about.
       small: changes what else tiny and micro need in this stage.
 

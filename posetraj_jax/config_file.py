@@ -71,6 +71,11 @@ def name_of(spec: str) -> str:
     return "-".join([Path(path).stem, *(variants.split(",") if variants else ["svd"])])
 
 
+def as_given(spec: str, overrides: Mapping[str, str]) -> str:
+    """A config as people write it: `configs/stage1.py:tiny seed=3`."""
+    return " ".join([spec, *(f"{name}={text}" for name, text in overrides.items())])
+
+
 def _find_file(path: str) -> Path:
     """A file at that path; else, for a bare name or configs/NAME, the package's own."""
     file = Path(path if path.endswith(".py") else f"{path}.py").expanduser()

@@ -71,6 +71,7 @@ RANGES = {
     "optim.accumulate": (1, INFINITY),
     "optim.ema_decay": (0, 1),
     "mesh.fsdp": (0, INFINITY),
+    "adapter.rank": (0, 257),
     "mesh.context": (1, INFINITY),
     "mesh.slices": (1, INFINITY),
     "log.every": (1, INFINITY),
@@ -160,6 +161,8 @@ def _stage_problems(c: ConfigDict) -> list[str]:
         problems.append(
             f"trainable = {c.trainable!r}: a ControlNet trains as a whole; or stage = 0"
         )
+    if c.adapter.rank:
+        problems += _adapter_problems(c)
     if c.stage > 0 and not c.data.track_kinds:
         problems.append("data.track_kinds is empty: name at least one kind, such as 'floor'")
     reaches_spatial_only = c.spa.weight and c.spa.gradient == "spatial"
@@ -176,6 +179,24 @@ def _stage_problems(c: ConfigDict) -> list[str]:
         problems.append(
             "camera.normalise = 'subtract': a camera at rest is then the same as none; "
             "only the official variant may"
+        )
+    return problems
+
+
+def _adapter_problems(c: ConfigDict) -> list[str]:
+    problems = []
+    if c.stage == 0:
+        problems.append(
+            "adapter.rank: stage 0 has no ControlNet that an adapter could stand beside"
+        )
+    if c.mesh.context > 1:
+        problems.append(
+            "adapter.rank: gradients of factors are not shown to be right where devices share a "
+            "clip, so mesh.context = 1"
+        )
+    if not c.model.copy_add_embedding:
+        problems.append(
+            "adapter.rank: with model.copy_add_embedding = False it would adapt random numbers"
         )
     return problems
 

@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     known, overrides = config_file.parse(parser, sys.argv[1:] if arguments is None else arguments)
     c = config_file.load(known.config, overrides)
     request = Request(
-        name=" ".join([known.config, *(f"{name}={text}" for name, text in overrides.items())]),
+        name=config_file.as_given(known.config, overrides),
         topology=known.topology,
         samples=known.sampling,
         level=known.level,

@@ -7,21 +7,25 @@ from typing import Any, NamedTuple
 from posetraj_jax import json_file
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import Networks, build_networks, options_of
+from posetraj_jax.saved import Saved
 
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 AVERAGED, RAW = "ema", "params"
 """The trees of a checkpoint that hold what was trained; the first only if an average was kept."""
+BASE = "base"
+"""Folder in that of a run whose checkpoints hold an adapter: what it stands beside."""
 UNET = "unet"
 """Key of the record: the digest of the UNet that was given, "" if it was drawn from the seed."""
 
-READ_FIELDS = {"stage": int, "steps": int, "seed": int, "optim.ema_decay": float}
+READ_FIELDS = dict.fromkeys(("stage", "steps", "seed", "adapter.rank"), int)
+READ_FIELDS |= {"optim.ema_decay": float}
 READ_FIELDS |= dict.fromkeys(("weights", "init_from", "trainable"), str)
 """Fields of a run's config that others read, besides those of its networks."""
 
 
 class Trained(NamedTuple):
-    """What a run has trained; `weights.load(folder, target, item)` reads it."""
+    """What a run has trained; `saved` reads it."""
 
     record: Mapping[str, Any]
     """The run's flattened config."""
@@ -41,6 +45,13 @@ class Trained(NamedTuple):
     def item(self) -> str:
         """The tree of the checkpoint to use: averaged, if the run kept an average."""
         return AVERAGED if self.record["optim.ema_decay"] else RAW
+
+    @property
+    def saved(self) -> Saved:
+        """Where the parameters lie: of the whole network, or of the part of it that trained."""
+        rank = self.record["adapter.rank"]
+        base = self.folder.parents[1] / BASE if rank else None
+        return Saved(self.folder, self.item, base, rank)
 
     @property
     def config(self) -> Any:
@@ -67,7 +78,8 @@ def find(run: Path, step: int | None = None) -> Trained:
     """What a run saved after `step` optimizer steps; the newest if None.
 
     Raises:
-        UserError: No such checkpoint, or no readable record of the run's config.
+        UserError: No such checkpoint, or no readable record of the run's config; or what its
+            adapter stands beside is missing.
     """
     found = steps(run)
     if not found or (step is not None and step not in found):
@@ -78,7 +90,25 @@ def find(run: Path, step: int | None = None) -> Trained:
             fix="take one of these steps" if found else "let the run reach its first save",
         )
     step = found[-1] if step is None else step
-    return Trained(*_read(run / CONFIG_FILE), run / CHECKPOINTS / str(step), step)
+    trained = Trained(*_read(run / CONFIG_FILE), run / CHECKPOINTS / str(step), step)
+    if trained.record["adapter.rank"]:
+        require_base(run)
+    return trained
+
+
+def require_base(run: Path) -> None:
+    """Refuses a run of an adapter that has lost what the adapter stands beside.
+
+    Raises:
+        UserError: The folder is not there.
+    """
+    if not (run / BASE).is_dir():
+        raise UserError(
+            f"the run {run} cannot be used without what its adapter stands beside",
+            expected=f"the folder {run / BASE}, which the run wrote when it began",
+            got="no such folder",
+            fix="copy the whole folder of the run, or train it again in another --workdir",
+        )
 
 
 def _read(record: Path) -> tuple[Mapping[str, Any], str, Networks]:

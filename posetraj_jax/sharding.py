@@ -30,7 +30,8 @@ BATCH_AXES = (DATA, FSDP)
 
 PARAMETER_TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     # Path pattern → axes of the LAST dimensions; the first matching row holds.
-    (r"(^|\.)kernel$", (FSDP,)),  # output features of every linear layer and convolution
+    # Output features of every linear layer and convolution; columns of an adapter's factors.
+    (r"(^|\.)(kernel|down|up)$", (FSDP,)),
     (r"(^|\.)(position_embedding|class_embedding|mix_factor|bias|scale|embedding)$", ()),
     (r"(^|\.)(step|count|mu|nu|mini_step|gradient_step)$", ()),  # scalars of the optimizer
 )
@@ -313,6 +314,15 @@ def sharded(abstract: Any, mesh: Mesh, placement: str = "sharded") -> Any:
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         abstract,
         parameter_shardings(abstract, mesh, placement),
+    )
+
+
+def everywhere(abstract: Any, like: Any) -> Any:
+    """The same ShapeDtypeStructs, whole on every device that the leaves of `like` lie on."""
+    where = jax.tree.leaves(like)[0].sharding
+    where = replicated(where.mesh) if isinstance(where, NamedSharding) else where
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract
     )
 
 

@@ -47,7 +47,8 @@ LEVELS = (
         r"posetraj_jax\.(structs|tree|errors|nn|models|sharding)(\.|$)",
     ),
     (r"posetraj_jax\.weights$", r"posetraj_jax\.(structs|tree|errors|json_file|nn|sharding)(\.|$)"),
-    (r"posetraj_jax\.runs$", r"posetraj_jax\.(errors|json_file|models)(\.|$)"),
+    (r"posetraj_jax\.saved$", r"posetraj_jax\.(tree|models|sharding|weights)(\.|$)"),
+    (r"posetraj_jax\.runs$", r"posetraj_jax\.(errors|json_file|models|saved)(\.|$)"),
     (r"posetraj_jax\.fingerprint$", r"posetraj_jax\.(tree|models)(\.|$)"),
     (r"posetraj_jax\.pretrained$", r"posetraj_jax\.(models|sharding|weights)(\.|$)"),
     (
@@ -110,7 +111,7 @@ LEVELS = (
     (
         r"convert_weights(\.|$)",
         r"(convert_weights|posetraj_jax\.(models|nn|structs|tree|weights|errors|fingerprint|json_file"
-        r"|new_folder|published|runs))(\.|$)",
+        r"|new_folder|published|runs|saved))(\.|$)",
     ),
     (r"benchmarks(\.|$)", r"."),
 )

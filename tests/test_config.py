@@ -86,7 +86,7 @@ def test_the_readme_lists_every_switch():
         assert flipped - rows == {"official", "init_from"} & flipped
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/plan.md", "docs/reproduce.md"])
 def test_every_documented_command_has_a_valid_config(page):
     """Its fields exist and take these values; nothing is started."""
     text = (Path(__file__).parents[1] / page).read_text().replace("\\\n", " ")

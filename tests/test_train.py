@@ -19,12 +19,13 @@ import pytest
 from posetraj_jax import config_file, stages, train, weights
 from posetraj_jax.data.records import write_dataset
 from posetraj_jax.errors import UserError
-from posetraj_jax.hosts import HostOptions
 from posetraj_jax.models.networks import ModelOptions, build_networks
+from posetraj_jax.training.profiling import Steps
 from tests import quick
 from tests.data.clips import make_clip
 from tests.published import write_published
 from tests.runs import write_run
+from tests.training.traces import traced_steps
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -64,9 +65,13 @@ def command(workdir: Path, **fields) -> list[str]:
     return [*base, "--workdir", str(workdir), *overrides]
 
 
-def finish(workdir: Path, environment, **fields) -> str:
+def finish(workdir: Path, environment, *options: str, **fields) -> str:
     done = subprocess.run(
-        command(workdir, **fields), env=environment, cwd=ROOT, capture_output=True, text=True
+        [*command(workdir, **fields), *options],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -109,7 +114,7 @@ def final_state(workdir: Path, step: int):
 def test_interrupted_equals_uninterrupted_bitwise(environment, stage2, tmp_path, capsys):
     """8 steps = some steps + SIGTERM + resume: numbers, data order and metrics."""
     start = {"init_from": stage2}
-    printed = finish(tmp_path / "straight", environment, steps=8, **start)
+    printed = finish(tmp_path / "straight", environment, "--profile_steps=4:5", steps=8, **start)
     stop_after(tmp_path / "parts", environment, step=3, steps=8, **start)
     stopped_at = max(int(p.name) for p in (tmp_path / "parts/checkpoints").iterdir())
     assert 3 <= stopped_at < 8
@@ -135,6 +140,8 @@ def test_interrupted_equals_uninterrupted_bitwise(environment, stage2, tmp_path,
     assert list((tmp_path / "straight").glob("samples/step_000008/*.gif"))
 
     _assert_stage_3(tmp_path / "straight", printed)
+    _assert_observed(tmp_path / "straight", printed)
+    assert not (tmp_path / "parts" / "profile").exists()
 
     # A finished run that is run again has nothing to do and says where everything is.
     assert again(tmp_path / "straight", steps=8, **start) == 0
@@ -144,6 +151,26 @@ def test_interrupted_equals_uninterrupted_bitwise(environment, stage2, tmp_path,
     # Anything else than schedules and meshes may not change.
     with pytest.raises(UserError, match="seed: was 0, is 5"):
         again(tmp_path / "straight", steps=8, seed=5, **start)
+
+
+def _assert_observed(run: Path, printed: str) -> None:
+    """Rows say where the time went, that the step was compiled once, and what is not known."""
+    first, *later = (row for row in rows(run) if row["step"])
+    assert first["time/first_step"] > first["time/evaluate"] > 0
+    for row in later:
+        assert 0 <= row["time/data"] < row["time/step"]
+        assert row["time/data_share"] == pytest.approx(row["time/data"] / row["time/step"])
+        assert row["clips_per_second"] == pytest.approx(1 / row["time/step"])
+    assert [row["compilations"] for row in (first, *later)] == [1] * 8
+    by_step = {row["step"]: row for row in later}
+    for name in ("time/evaluate", "time/log"):
+        assert by_step[4][name] > 0  # that of step 3 comes after its row
+    assert first["utilisation"] is first["memory/device_peak"] is None
+    assert all(row["memory/host"] > 1e8 for row in later)
+    assert "utilisation: not known" in printed
+    assert "device memory: not told by this backend" in printed
+    assert re.search(r"\n7 steps in [\d.]+ s, of which [\d.]+ s waiting for data", printed)
+    assert traced_steps(run / "profile") == [4, 5]
 
 
 def _assert_stage_3(run: Path, printed: str) -> None:
@@ -272,17 +299,34 @@ def test_every_command_that_is_named_exists():
     assert not [name for name in named if importlib.util.find_spec(name) is None]
 
 
-def test_command_line_forms():
-    spec, workdir, overrides, together = train.parse(
-        ["--config", "a.py:b", "--config.x.y=1", "--config.z", "2", "--workdir", "w"]
-    )
-    assert (spec, workdir, overrides) == ("a.py:b", Path("w"), {"x.y": "1", "z": "2"})
-    assert together == HostOptions()
-    flags = ["--coordinator_address=h:1", "--num_processes=2", "--process_id=1"]
-    assert train.parse(["--config", "a.py", *flags])[3] == HostOptions("h:1", 2, 1)
-    with pytest.raises(SystemExit) as caught:
-        train.parse(["--config", "a.py", "--steps=3"])
-    assert caught.value.code == 2
+def test_steps_to_trace_are_checked_before_anything_is_made(stage2, tmp_path):
+    c = config_file.load("configs/stage3.py:micro", {"init_from": str(stage2), "steps": "8"})
+    with pytest.raises(UserError, match="this run does steps 1 to 8"):
+        train.run(c, tmp_path / "run", Steps(7, 9))
+    assert not (tmp_path / "run").exists()
+
+
+def test_compile_only_prints_the_plan_and_leaves_no_run(environment, tmp_path):
+    """As `plan` does, in a process that starts no backend but the one asked for."""
+    here = [sys.executable, "-m"]
+    config = ["--config", "stage1:micro", "--config.batch_size=2"]
+    caches = environment | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    (tmp_path / "here").mkdir()
+    printed = [
+        subprocess.run(
+            [*here, *given, *config, "--topology=cpu:2"],
+            env=caches,
+            cwd=tmp_path / "here",
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for given in (["posetraj_jax.train", "--compile_only"], ["posetraj_jax.plan"])
+    ]
+    assert printed[0] == printed[1]
+    assert printed[0].startswith("# stage1:micro batch_size=2 on cpu:2\n")
+    assert "2 clips per optimizer step: 1 per device" in printed[0]
+    assert not list((tmp_path / "here").iterdir())
 
 
 def test_user_errors_exit_with_two_and_no_traceback(environment, tmp_path):

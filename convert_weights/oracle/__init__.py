@@ -7,6 +7,7 @@ from convert_weights.oracle.calls import (
     run_unet,
     run_vae_decode,
     run_vae_encode,
+    use_threads,
 )
 from convert_weights.oracle.networks import (
     ControlNetOracle,
@@ -25,6 +26,7 @@ from convert_weights.oracle.published import (
     from_published,
     from_tensors,
     save_settings,
+    scheduler,
 )
 from convert_weights.oracle.sampling import Sampled, SampleInputs, SampleSettings, sample
 from convert_weights.oracle.states import load, redraw, round_parameters, state
@@ -60,8 +62,10 @@ __all__ = [
     "run_vae_encode",
     "sample",
     "save_settings",
+    "scheduler",
     "state",
     "training_step",
     "unet",
+    "use_threads",
     "vae",
 ]

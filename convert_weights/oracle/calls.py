@@ -17,6 +17,11 @@ from posetraj_jax.models.stages import Residuals
 from posetraj_jax.models.vae import Moments
 
 
+def use_threads(count: int) -> None:
+    """Sets how many threads PyTorch computes with."""
+    torch.set_num_threads(count)
+
+
 @torch.no_grad()
 def run_unet(
     module: UNetSpatioTemporalConditionModel,

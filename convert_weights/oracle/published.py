@@ -65,9 +65,9 @@ def drawn(make: Callable[[Config], nn.Module], config: Config, seed: int) -> nn.
     return redraw(module.to_empty(device="cpu"), seed)
 
 
-def save_settings(folder: Path) -> None:
-    """Writes the scheduler, the preprocessor and the index of Stable Video Diffusion."""
-    EulerDiscreteScheduler(
+def scheduler() -> EulerDiscreteScheduler:
+    """The scheduler of Stable Video Diffusion."""
+    return EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -78,7 +78,12 @@ def save_settings(folder: Path) -> None:
         timestep_type="continuous",
         use_karras_sigmas=True,
         steps_offset=1,
-    ).save_pretrained(folder / "scheduler")
+    )
+
+
+def save_settings(folder: Path) -> None:
+    """Writes the scheduler, the preprocessor and the index of Stable Video Diffusion."""
+    scheduler().save_pretrained(folder / "scheduler")
     CLIPImageProcessor().save_pretrained(folder / "feature_extractor")
     index: dict[str, Any] = {"_class_name": "StableVideoDiffusionPipeline"}
     (folder / "model_index.json").write_text(json.dumps(index))

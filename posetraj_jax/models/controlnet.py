@@ -178,7 +178,8 @@ class ControlNet(Encoder):
         """
         if camera_rt is not None and not self.config.camera:
             raise ValueError("camera_rt is given, but this ControlNet has no camera branch")
-        return self.controlnet_cond_embedding(maps_pixels, camera_rt)
+        with jax.named_scope("maps"):
+            return self.controlnet_cond_embedding(maps_pixels, camera_rt)
 
     def __call__(
         self,

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -301,8 +302,10 @@ class Encoder(nnx.Module):
         steady: Steady,
     ) -> tuple[tuple[Float[Array, "b f _h _w _c"], ...], Float[Array, "b f h2 w2 c2"]]:
         """All skip connections, `x` first, and the activations after the middle."""
-        skips = (x,)
-        for stage, contexts in zip(self.down_blocks, steady.levels, strict=False):
-            x, more = stage(x, temb, contexts)
+        skips, levels = (x,), steady.levels
+        for i, stage in enumerate(self.down_blocks):
+            with jax.named_scope(f"down_{i}"):
+                x, more = stage(x, temb, levels[i])
             skips += more
-        return skips, self.mid_block(x, temb, steady.levels[len(self.down_blocks)])
+        with jax.named_scope("mid"):
+            return skips, self.mid_block(x, temb, levels[len(self.down_blocks)])

@@ -72,7 +72,8 @@ class UNet(Encoder):
             x += residuals.mid
         remaining = list(skips)
         on_the_way_up = steady.levels[-len(self.up_blocks) :]
-        for stage, contexts in zip(self.up_blocks, on_the_way_up, strict=True):
+        for i, (stage, contexts) in enumerate(zip(self.up_blocks, on_the_way_up, strict=True)):
             taken = tuple(remaining.pop() for _ in stage.resnets)
-            x = stage(x, taken, temb, contexts)
+            with jax.named_scope(f"up_{self.config.num_levels - 1 - i}"):
+                x = stage(x, taken, temb, contexts)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))

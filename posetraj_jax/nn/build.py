@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posetraj_jax import tree
+from posetraj_jax.nn import low_rank
 from posetraj_jax.nn.attention_kernels import Attention
 from posetraj_jax.nn.layers import POLICIES, Make, Remat
 
@@ -50,19 +51,22 @@ class Network:
     def apply(self, params: Params, *args: Any, method: str | None = None, **kwargs: Any) -> Any:
         """Calls the module, or one of its methods, with these parameters.
 
-        Parameters may have any floating type: they are cast where they are used.
+        Parameters may have any floating type: they are cast where they are used. Beside a kernel
+        may be low-rank factors, which adapt it (see `nn.low_rank`).
 
         Raises:
             ValueError: Names or shapes of `params` are not exactly this network's.
         """
         graph, expected = _structure(self)
+        params = low_rank.joined(params)
         if problems := tree.differences(expected, params, dtypes=False):
             raise ValueError(
                 f"these are not the parameters of {self.module_cls.__name__}:\n  "
                 + "\n  ".join(problems)
             )
         module = nnx.merge(graph, _with_list_indices(params))
-        return getattr(module, method or "__call__")(*args, **kwargs)
+        with jax.named_scope(self.module_cls.__name__):
+            return getattr(module, method or "__call__")(*args, **kwargs)
 
 
 def build(

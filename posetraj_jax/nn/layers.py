@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from posetraj_jax.nn import low_rank
 from posetraj_jax.nn.attention_kernels import Attention
 from posetraj_jax.nn.convolutions import convolve_halving
+from posetraj_jax.nn.low_rank import Adapted
 from posetraj_jax.sharding import WHOLE, is_split, whole
 
 Remat = Literal["none", "blocks", "dots"]
@@ -81,7 +83,8 @@ class Make:
         """A matrix on the last axis."""
         init = kernel_init or self._kernel
         options = {"use_bias": bias, "kernel_init": init, "dtype": self.dtype}
-        return nnx.Linear(d_in, d_out, **options, promote_dtype=_in_use, rngs=self)
+        hooks = {"promote_dtype": _in_use, "dot_general": low_rank.dot_general}
+        return nnx.Linear(d_in, d_out, **options, **hooks, rngs=self)
 
     def conv(
         self, c_in: int, c_out: int, kernel: tuple[int, ...] = (3, 3), **options: Any
@@ -97,9 +100,10 @@ class Make:
             "dtype": self.dtype,
             "promote_dtype": _in_use,
         }
-        if options.get("strides") == 2:
-            defaults["conv_general_dilated"] = convolve_halving
-        return nnx.Conv(c_in, c_out, kernel, **defaults | options, rngs=self)
+        plain = convolve_halving if options.get("strides") == 2 else jax.lax.conv_general_dilated
+        convolve = low_rank.convolving(options.pop("conv_general_dilated", plain))
+        options = defaults | options | {"conv_general_dilated": convolve}
+        return nnx.Conv(c_in, c_out, kernel, **options, rngs=self)
 
     def layer_norm(self, d: int) -> nnx.LayerNorm:
         """Layer normalisation with float32 statistics and eps 1e-5."""
@@ -116,8 +120,13 @@ class Make:
 
 def _in_use(arrays: tuple[Any, Any, Any], *, dtype: Any) -> tuple[Any, ...]:
     """Input, kernel and bias of a layer in the compute type; the kernel whole, wherever it lies."""
-    x, kernel, bias = (each if each is None else jnp.asarray(each) for each in arrays)
-    return x.astype(dtype), whole(kernel, dtype), bias if bias is None else bias.astype(dtype)
+    x, kernel, bias = arrays
+
+    def use(array: Any) -> Array:
+        return whole(jnp.asarray(array), dtype)
+
+    kernel = kernel.map(use) if isinstance(kernel, Adapted) else use(kernel)
+    return jnp.asarray(x, dtype), kernel, bias if bias is None else jnp.asarray(bias, dtype)
 
 
 @functools.partial(jax.jit, static_argnames="shape")

@@ -2,7 +2,6 @@
 
 from ml_collections import ConfigDict
 
-from posetraj_jax import config
 from posetraj_jax.planning.compilation import Memory
 from posetraj_jax.planning.memory_report import ACTIVATIONS
 from posetraj_jax.planning.topology import Topology
@@ -42,7 +41,7 @@ def advise(c: ConfigDict, topology: Topology, memory: Memory, *, trains: bool) -
             f"--config.mesh.context={mesh.context * 2}: {mesh.context * 2} devices share a clip's "
             "frames and its activations"
         )
-    if trains and "v5e1" in config.VARIANTS:
+    if trains and c.stage > 0 and not c.adapter.rank:
         found.append("the variant :v5e1 of the config: an adapter trains instead of everything")
     found.append("a larger slice, or chips with more HBM")
     return found

@@ -83,10 +83,14 @@ TPUS = (
     ),
 )
 
-# NVIDIA's data sheets, NVLink as one link; the driver and CUDA keep about 1 GB.
+# NVIDIA's data sheets, NVLink as one link; the driver and CUDA keep about 1 GB. The first row whose
+# kind a device's begins with holds.
 GPUS = (
     Chip("a100", "NVIDIA A100", 80e9, 79e9, 312e12, 2.04e12, 300e9),
+    Chip("h200-nvl", "NVIDIA H200 NVL", 141e9, 140e9, 835e12, 4.8e12, 450e9),
     Chip("h200", "NVIDIA H200", 141e9, 140e9, 989e12, 4.8e12, 450e9),
+    Chip("h100-pcie", "NVIDIA H100 PCIe", 80e9, 79e9, 756e12, 2.0e12, 300e9),
+    Chip("h100-nvl", "NVIDIA H100 NVL", 94e9, 93e9, 835e12, 3.9e12, 300e9),
     Chip("h100", "NVIDIA H100", 80e9, 79e9, 989e12, 3.35e12, 450e9),
 )
 
@@ -99,3 +103,9 @@ def tpu_named(name: str) -> Chip | None:
 def gpu_of(device_kind: str) -> Chip | None:
     """The GPU that JAX calls so; None for one that the table lacks."""
     return next((chip for chip in GPUS if device_kind.startswith(chip.device_kind)), None)
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip that JAX calls so, on a real machine or in a plan; None for one without a row."""
+    tpus = (chip for chip in TPUS if device_kind in (chip.device_kind, f"TPU {chip.name}"))
+    return next(tpus, None) or gpu_of(device_kind)

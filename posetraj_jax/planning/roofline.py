@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from posetraj_jax.planning.chips import Chip
 from posetraj_jax.planning.collectives import Traffic
-from posetraj_jax.planning.work import Work
+from posetraj_jax.planning.work import Kernel, Work
 
 ATTAINED = 0.5
 """The part of the peak that products reach at least where nothing waits: heads of 64 numbers fill
@@ -34,6 +34,11 @@ class Bounds(NamedTuple):
         return names[self.least]
 
 
+def seconds_of(kernel: Kernel, chip: Chip) -> float:
+    """The longer of products at the peak and bytes at the bandwidth, of one call."""
+    return max(kernel.flops / chip.flops, kernel.num_bytes / chip.hbm_bandwidth)
+
+
 def bounds_of(
     flops: float, work: Work, traffic: Sequence[Traffic], chip: Chip, links: int, *, level: str
 ) -> Bounds:
@@ -48,9 +53,7 @@ def bounds_of(
     sent = sum(row.sent_bytes for row in traffic)
     one_link = sent / chip.link_bandwidth
     interconnect = one_link / max(links, 1)
-    kernels = sum(
-        k.runs * max(k.flops / chip.flops, k.num_bytes / chip.hbm_bandwidth) for k in work.kernels
-    )
+    kernels = sum(kernel.runs * seconds_of(kernel, chip) for kernel in work.kernels)
     return Bounds(
         compute=compute,
         hbm=hbm,

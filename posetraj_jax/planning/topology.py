@@ -45,6 +45,23 @@ class Topology:
         return sum(min(size - 1, 2) for size in self.shape)
 
 
+def of_this_machine() -> str:
+    """The name of the devices that JAX finds here.
+
+    Raises:
+      UserError: they are TPUs, whose slices go by the names of their makers.
+    """
+    kind = jax.default_backend()
+    if kind == "tpu":
+        raise UserError(
+            "the slice that this machine belongs to is not known by name",
+            expected=f"its topology, one of {EXAMPLES}, …",
+            got=f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+            fix="name it with --topology",
+        )
+    return f"cpu:{len(jax.devices())}" if kind == "cpu" else kind
+
+
 def prepare(name: str) -> None:
     """Settles what JAX must know before it first looks for devices.
 

@@ -44,22 +44,44 @@ class Work(NamedTuple):
 
 def of_program(program: Program) -> Work:
     """Adds up the instructions of a program as often as they run."""
-    sizes = {i.name: sum(a.hbm_bytes for a in i.arrays) for i, _ in program.executed()}
+    sizes = sizes_of(program)
     moved = cycles = absurd = 0
     kernels = []
     for instruction, runs in program.executed():
-        if match := CYCLES.search(instruction.rest):
-            known = int(match[1]) < ABSURD_CYCLES
-            cycles += runs * int(match[1]) * known
-            absurd += runs * (not known)
+        estimate = cycles_of(instruction)
+        if estimate is None:
+            absurd += runs
+        else:
+            cycles += runs * estimate
         if instruction.opcode in FREE or instruction.opcode.endswith("-done"):
             continue
-        num_bytes = _moved(instruction, sizes)
-        moved += runs * num_bytes
-        if KERNEL in instruction.rest:
-            told = KERNEL_FLOPS.search(instruction.rest)
-            kernels.append(Kernel(int(told[1]) if told else 0, num_bytes, runs))
+        moved += runs * _moved(instruction, sizes)
+        if is_kernel(instruction):
+            kernels.append(kernel_of(instruction, runs, sizes))
     return Work(moved, cycles, absurd, kernels)
+
+
+def sizes_of(program: Program) -> dict[str, int]:
+    """Bytes of HBM of everything that is made, by name."""
+    return {i.name: sum(a.hbm_bytes for a in i.arrays) for i, _ in program.executed()}
+
+
+def cycles_of(instruction: Instruction) -> int | None:
+    """The compiler's estimate for one run, 0 where it gives none; None for an absurd one."""
+    match = CYCLES.search(instruction.rest)
+    cycles = int(match[1]) if match else 0
+    return cycles if cycles < ABSURD_CYCLES else None
+
+
+def is_kernel(instruction: Instruction) -> bool:
+    """Whether it calls a hand-written kernel."""
+    return KERNEL in instruction.rest
+
+
+def kernel_of(instruction: Instruction, runs: int, sizes: dict[str, int]) -> Kernel:
+    """What is known of the kernel that it calls."""
+    told = KERNEL_FLOPS.search(instruction.rest)
+    return Kernel(int(told[1]) if told else 0, _moved(instruction, sizes), runs)
 
 
 def _moved(instruction: Instruction, sizes: dict[str, int]) -> int:

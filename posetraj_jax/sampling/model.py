@@ -27,6 +27,7 @@ from posetraj_jax.models.unet import UNetConfig
 from posetraj_jax.models.vae import VAEConfig
 from posetraj_jax.published import ImageStatistics, SigmaRange
 from posetraj_jax.runs import Trained
+from posetraj_jax.saved import Saved
 
 TINY = "tiny"
 """In place of a folder of weights: small random networks, to try everything but the pictures."""
@@ -52,10 +53,9 @@ class Model(NamedTuple):
 
 
 class _Control(NamedTuple):
-    """Where the ControlNet lies: the tree `item` in `folder`."""
+    """The ControlNet to use."""
 
-    folder: Path
-    item: str
+    saved: Saved
     config: ControlNetConfig
     trained: Trained | None
     """None if it was converted."""
@@ -100,7 +100,7 @@ def load_model(
         sigmas = published.read_sigma_range(Path(folder).expanduser())
         statistics = published.read_image_statistics(Path(folder).expanduser())
     fields = trained.record if trained else config.flatten(config.default())
-    said = {"weights": weights_folder, "controlnet": str(control.folder) if control else ""}
+    said = {"weights": weights_folder, "controlnet": str(control.saved.folder) if control else ""}
     conditioning = _conditioning(fields, networks, statistics)
     return Model(networks, parameters, mesh, conditioning, sigmas, said)
 
@@ -162,7 +162,7 @@ def _weights_of(control: _Control | None) -> str:
         raise _lacks_networks(control)
     own = control.trained.record["weights"]
     if own:
-        _require_weights(own, f"say with --weights where those of {control.folder} are now")
+        _require_weights(own, f"say with --weights where those of {control.saved.folder} are now")
     return own or TINY
 
 
@@ -187,10 +187,10 @@ def _find_control(controlnet: str, weights_folder: str) -> _Control | None:
         trained = runs.find(run, int(path.name) if in_checkpoint else None)
         if trained.name != "controlnet":
             raise _no_controlnet(controlnet, f"a run of stage 0, which trained the {trained.name}")
-        return _Control(trained.folder, trained.item, trained.config, trained)
+        return _Control(trained.saved, trained.config, trained)
     if (path / weights.PARAMS).is_dir():
         stored = weights.load_config(path, ControlNetConfig)
-        return _Control(path, weights.PARAMS, stored, None)
+        return _Control(Saved(path), stored, None)
     raise _no_controlnet(
         controlnet, "another folder" if path.is_dir() else "a file" if path.exists() else "nothing"
     )
@@ -223,7 +223,7 @@ def _networks(weights_folder: str, control: _Control | None, dtype: Any) -> Netw
 
 def _lacks_networks(control: _Control) -> UserError:
     return UserError(
-        f"The ControlNet {control.folder} needs the networks that it steers",
+        f"The ControlNet {control.saved.folder} needs the networks that it steers",
         expected="--weights with a folder of converted weights",
         got="none",
         fix=f"give --weights FOLDER; it is made with: {weights.HOW_TO_CONVERT}",
@@ -249,7 +249,7 @@ def _control_parameters(
         drawn = weights.cast(networks.controlnet.init(key), dtype)
         return jax.device_put(drawn, sharding.parameter_shardings(drawn, mesh))
     target = sharding.sharded(networks.controlnet.abstract(), mesh)
-    return weights.load(control.folder, weights.in_type(target, dtype), control.item)
+    return control.saved.load(weights.in_type(target, dtype))
 
 
 def _conditioning(

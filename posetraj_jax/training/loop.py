@@ -1,13 +1,14 @@
 """The training loop: steps, logs, evaluations, samples and checkpoints, and nothing else."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
 from posetraj_jax import hosts
 from posetraj_jax.structs import Batch
-from posetraj_jax.training.metrics import MetricWriter, RunningMean, Throughput
+from posetraj_jax.training.clock import Clock
+from posetraj_jax.training.metrics import MetricWriter, RunningMean
 from posetraj_jax.training.state import Metrics, TrainState
 from posetraj_jax.training.stop_notice import notices
 
@@ -42,7 +43,7 @@ class Actions:
 def train(
     state: TrainState,
     batches: Iterator[Batch],
-    clips_per_step: int,
+    clock: Clock,
     schedule: Schedule,
     actions: Actions,
     writer: MetricWriter,
@@ -56,16 +57,19 @@ def train(
       UserError: a non-finite loss, a bad record, or a full disk; the last checkpoint is whole.
     """
     step = first = int(state.step)
-    means, speed = RunningMean(), Throughput(clips_per_step)
+    means, actions = RunningMean(), _timed(actions, clock)
+    take = clock.waiting_for_data()(lambda: next(batches))
     with notices() as stop, _progress_bar(step, schedule.steps) as bar:
 
         def write(evaluating: bool) -> None:
-            row = {**means.compute(), "clips_per_second": speed.rate()}
+            row = {**means.compute(), **clock.row()}
             bar.set_description(f"loss {row['train/loss']:.4f}")
-            bar.set_postfix_str(f"{row['clips_per_second']:.2f} clips/s")
-            writer.write_scalars(step, row | (actions.evaluate(state) if evaluating else {}))
+            if row["clips_per_second"]:
+                bar.set_postfix_str(f"{row['clips_per_second']:.2f} clips/s")
+            row |= actions.evaluate(state) if evaluating else {}
+            with clock.away("log"):
+                writer.write_scalars(step, row)
             means.reset()
-            speed.reset()
 
         def go_on(text: str) -> bool:
             bar.set_description(text)
@@ -78,27 +82,33 @@ def train(
             actions.sample(state, step, go_on)
         bar.set_description("compiling" if step < schedule.steps else "done")
         while step < schedule.steps and not stop.is_due():
-            state, scalars = actions.step(state, next(batches))
+            state, scalars = actions.step(state, take())
             step += 1
             means.add(step, scalars)
-            speed.add()
+            clock.add(scalars)
             bar.update()
             if schedule.due("log", step) or schedule.due("evaluate", step):
                 write(schedule.due("evaluate", step))
-            elif step == first + 1:
-                means.check_finite()  # waits, so that compiling does not count as training
-                speed.reset()
-            with speed.paused():
-                if schedule.due("save", step):
-                    means.check_finite()
-                    actions.save(state)
-                if schedule.due("sample", step) and not stop.is_due():
-                    actions.sample(state, step, go_on)
+            if schedule.due("save", step):
+                means.check_finite()
+                actions.save(state)
+            if schedule.due("sample", step) and not stop.is_due():
+                actions.sample(state, step, go_on)
         if stop.is_due() and step > first:  # not in the loop: a signal may come at any time
             if means.count:
                 write(evaluating=False)
             actions.save(state)
     return state, stop.signal
+
+
+def _timed(actions: Actions, clock: Clock) -> Actions:
+    """The same, counted as something else than training."""
+    return replace(
+        actions,
+        evaluate=clock.away("evaluate")(actions.evaluate),
+        sample=clock.away("sample")(actions.sample),
+        save=clock.away("checkpoint")(actions.save),
+    )
 
 
 def _progress_bar(step: int, steps: int) -> tqdm:

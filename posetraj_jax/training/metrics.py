@@ -2,9 +2,7 @@
 
 import json
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,34 +64,6 @@ class RunningMean:
         return {f"train/{name}": float(value) for name, value in self._total.compute().items()}
 
 
-class Throughput:
-    """Clips per second of training alone: what else happens in between is not counted."""
-
-    def __init__(self, clips_per_step: int):
-        self._clips_per_step = clips_per_step
-        self.reset()
-
-    def reset(self) -> None:
-        """Starts to count anew."""
-        self._steps, self._away, self._start = 0, 0.0, time.monotonic()
-
-    def add(self) -> None:
-        """Counts one step."""
-        self._steps += 1
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """The time spent in here does not count."""
-        left = time.monotonic()
-        yield
-        self._away += time.monotonic() - left
-
-    def rate(self) -> float:
-        """Clips per second since the last reset."""
-        busy = time.monotonic() - self._start - self._away
-        return self._steps * self._clips_per_step / max(busy, 1e-9)
-
-
 class MetricWriter:
     """Appends one JSON object per written step to metrics.jsonl, and mirrors it to TensorBoard.
 
@@ -114,14 +84,15 @@ class MetricWriter:
             folder = str(workdir / "tensorboard")
             self._board = SummaryWriter(folder, purge_step=first_step + 1)
 
-    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes one line; `step` counts finished optimizer steps."""
+    def write_scalars(self, step: int, scalars: Mapping[str, float | None]) -> None:
+        """Writes one line; `step` counts finished optimizer steps. None, not known, is null."""
         if self._file:
             self._file.write(json.dumps({"step": step, **scalars}) + "\n")
             self._file.flush()
         if self._board:
             for name, value in scalars.items():
-                self._board.add_scalar(name, value, step)
+                if value is not None:
+                    self._board.add_scalar(name, value, step)
 
     def write_image(self, step: int, name: str, image_uint8: UInt8[np.ndarray, "h w 3"]) -> None:
         """Shows a picture in TensorBoard."""

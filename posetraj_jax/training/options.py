@@ -119,6 +119,7 @@ def initial_options(c: ConfigDict) -> InitialOptions:
         init_from=c.init_from,
         init_stages=c.init_stages,
         trainable=c.trainable,
+        rank=c.adapter.rank,
         weights=c.weights,
         seed=c.seed,
         copy_add_embedding=c.model.copy_add_embedding,

@@ -9,6 +9,7 @@ from posetraj_jax import runs, weights
 from posetraj_jax.errors import UserError, listed
 from posetraj_jax.models.controlnet import ControlNetConfig
 from posetraj_jax.models.networks import Networks
+from posetraj_jax.saved import Saved
 
 MAY_DIFFER = ("camera", "camera_encoder", "camera_init", "temporal_context")
 """Fields of the architecture that may differ from an earlier stage's."""
@@ -22,6 +23,8 @@ class InitialOptions:
     init_from: str
     init_stages: tuple[int, ...]
     trainable: str
+    rank: int
+    """Of an adapter's factors; 0 where everything in `trainable` trains."""
     weights: str
     seed: int
     copy_add_embedding: bool
@@ -33,10 +36,9 @@ class InitialOptions:
 
 
 class Origin(NamedTuple):
-    """Trained parameters to start from: the tree `item` in `folder`."""
+    """Trained parameters to start from."""
 
-    folder: Path
-    item: str
+    saved: Saved
     unet: str | None
     """Digest of the UNet beside which they were trained; None if that is not known."""
 
@@ -59,7 +61,7 @@ def find_origin(options: InitialOptions, networks: Networks) -> Origin | None:
     if (path / weights.PARAMS).is_dir() and options.trained == "controlnet":
         stored = weights.load_config(path, ControlNetConfig)
         _refuse(path, _architecture_problems(stored, networks.controlnet.config))
-        return Origin(path, weights.PARAMS, unet=None)
+        return Origin(Saved(path), unet=None)
     raise UserError(
         f"init_from = {options.init_from} cannot be started from",
         expected="the folder of a run, one of its checkpoints (RUN/checkpoints/STEP), or a "
@@ -94,10 +96,11 @@ def _from_run(
             f"it trained the {trained.name}, and this stage trains the {options.trained}"
         )
     problems += _frozen_problems(record, options)
-    if not (trained.folder / trained.item).is_dir():
-        problems.append(f"{trained.folder} is damaged: it has no {trained.item}; name another one")
+    saved = trained.saved
+    if not (saved.folder / saved.item).is_dir():
+        problems.append(f"{saved.folder} is damaged: it has no {saved.item}; name another one")
     _refuse(path, problems)
-    return Origin(trained.folder, trained.item, trained.unet)
+    return Origin(saved, trained.unet)
 
 
 def require_same_unet(origin: Origin | None, unet: str) -> None:
@@ -108,7 +111,7 @@ def require_same_unet(origin: Origin | None, unet: str) -> None:
     """
     if origin is not None and origin.unet not in (None, unet):
         digests = f"{_short(origin.unet)}, not {_short(unet)}"
-        _refuse(origin.folder, [f"weights: its UNet had other numbers (digest {digests})"])
+        _refuse(origin.saved.folder, [f"weights: its UNet had other numbers (digest {digests})"])
 
 
 def _short(digest: str) -> str:

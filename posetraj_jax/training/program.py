@@ -19,6 +19,8 @@ from posetraj_jax.training.origin import InitialOptions
 from posetraj_jax.training.state import TrainState, lay_out
 from posetraj_jax.training.step import StepOptions, train_step
 
+STEP_ARGUMENTS = ("state", "frozen", "batch", "key")
+
 
 class TrainProgram(NamedTuple):
     """What a run compiles."""
@@ -69,11 +71,13 @@ def abstract_frozen(
       placement: `mesh.frozen` of the config.
     """
     trees = {name: getattr(networks, name).abstract() for name in READY}
-    frozen = initial.without_trained(Parameters(controlnet={}, **trees), start)
+    frozen = initial.without_trained(Parameters(controlnet={}, **trees), {}, start)
     if cached:
         frozen = frozen._replace(image_encoder={})
     placed = sharding.sharded(frozen, mesh, placement)
-    return Parameters(*(weights.in_type(tree, dtype) for tree in placed))
+    frozen = Parameters(*(weights.in_type(tree, dtype) for tree in placed))
+    base = initial.abstract_base(networks, mesh, start, dtype, placement)
+    return frozen._replace(controlnet=base)
 
 
 def abstract_batch(networks: Networks, mesh: Mesh, shape: BatchShape) -> Batch:

@@ -1,6 +1,8 @@
 """The folder of a run: who may use it, and the record of what made it."""
 
+import dataclasses
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -9,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from posetraj_jax import config_rules, hosts, json_file, provenance, weights
+from posetraj_jax import config_rules, hosts, json_file, provenance, tree, weights
 from posetraj_jax.errors import UserError, listed
-from posetraj_jax.runs import CONFIG_FILE, UNET
+from posetraj_jax.new_folder import new_folder
+from posetraj_jax.nn.build import Network
+from posetraj_jax.runs import BASE, CONFIG_FILE, UNET, require_base
 
 SHARED_WITHIN_S = 20
 """Network file systems show a new file to other hosts after some seconds."""
@@ -94,6 +98,35 @@ def _write(workdir: Path, text: str) -> None:
         partial.rename(workdir / CONFIG_FILE)
     except OSError as error:
         raise _not_writable(workdir, error) from error
+
+
+def keep_base(workdir: Path, base: tree.Tree, controlnet: Network | None) -> None:
+    """Writes what an adapter stands beside, once for all checkpoints; nothing without an adapter.
+
+    So the run needs nothing of the run that it started from. What a start that was killed has left
+    is replaced.
+
+    Raises:
+      UserError: the system refuses to write.
+    """
+    if not base:
+        return
+    if (workdir / BASE).is_dir():
+        shutil.rmtree(workdir / BASE)
+    with new_folder(workdir / BASE, tree.num_bytes(base)) as folder:
+        weights.save(base, dataclasses.asdict(controlnet.config), folder)
+
+
+def load_base(workdir: Path, abstract: tree.Tree) -> tree.Tree:
+    """What `keep_base` wrote; {} for {}.
+
+    Raises:
+      UserError: it is not there any more, or cannot be read.
+    """
+    if not abstract:
+        return {}
+    require_base(workdir)
+    return weights.load(workdir / BASE, abstract)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 
 from posetraj_jax.errors import UserError
 from posetraj_jax.planning import topology
-from posetraj_jax.planning.chips import GIB, GPUS, TPUS, gpu_of
+from posetraj_jax.planning.chips import GIB, GPUS, TPUS, chip_of, gpu_of
 
 pytest.importorskip("libtpu")
 
@@ -23,7 +23,27 @@ def test_chips_are_plausible(chip):
 def test_a_gpu_is_found_by_its_longer_name():
     assert gpu_of("NVIDIA H100 80GB HBM3").name == "h100"
     assert gpu_of("NVIDIA H200").name == "h200"
+    assert gpu_of("NVIDIA H100 PCIe").name == "h100-pcie"
+    assert gpu_of("NVIDIA H200 NVL").name == "h200-nvl"
     assert gpu_of("Tesla T4") is None
+
+
+def test_a_chip_is_found_by_what_a_machine_or_a_plan_calls_it():
+    for chip in (*TPUS, *GPUS):
+        assert chip_of(chip.device_kind) is chip
+    assert chip_of("TPU v5p").name == "v5p"
+    assert chip_of("TPU v5e").name == "v5e"
+    assert chip_of("cpu") is None
+    assert chip_of("TPU v5 lite pod") is None
+
+
+def test_the_devices_of_this_machine_have_a_name(monkeypatch):
+    assert topology.of_this_machine() == "cpu:8"
+    monkeypatch.setattr(topology.jax, "default_backend", lambda: "gpu")
+    assert topology.of_this_machine() == "gpu"
+    monkeypatch.setattr(topology.jax, "default_backend", lambda: "tpu")
+    with pytest.raises(UserError, match="name it with --topology"):
+        topology.of_this_machine()
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ INITIAL = InitialOptions(
     init_from="",
     init_stages=(1,),
     trainable="all",
+    rank=0,
     weights="",
     seed=0,
     copy_add_embedding=True,
@@ -157,9 +158,10 @@ def start(
     optimizer = make_optimizer(optim)
     shapes = initial.abstract_params(networks, options)
     begin, _ = lay_out(shapes, optimizer, mesh, averages=optim.ema_decay > 0)
-    params = initial.initial_params(networks, frozen, None, mesh, jax.random.key(1), options)
+    key = jax.random.key(1)
+    params, _ = initial.initial_params(networks, frozen, None, mesh, key, options, {})
     state = begin(params)
-    frozen = initial.without_trained(frozen, options)
+    frozen = initial.without_trained(frozen, {}, options)
     return state._replace(params=redrawn(state.params)), frozen, optimizer
 
 

@@ -50,7 +50,7 @@ def setup(tmp_path_factory) -> Setup:
     )
     keys = pretrained.root_keys(0)
     frozen = pretrained.frozen_parameters(networks, mesh, "", keys.frozen)
-    controlnet = initial.initial_params(networks, frozen, None, mesh, keys.init, o.initial)
+    controlnet, _ = initial.initial_params(networks, frozen, None, mesh, keys.init, o.initial, {})
     parameters = frozen._replace(controlnet=redrawn(controlnet))
     return Setup(clips, folder / "latents", o, networks, parameters)
 

@@ -1,5 +1,6 @@
 """The loop with a toy step: what happens when, and what a signal or a NaN does."""
 
+import functools
 import itertools
 import os
 import signal
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from posetraj_jax.errors import UserError
+from posetraj_jax.training import clock
+from posetraj_jax.training.clock import Clock
 from posetraj_jax.training.loop import Actions, Schedule, train
 from posetraj_jax.training.metrics import MetricWriter, read_jsonl
 from posetraj_jax.training.state import TrainState
@@ -56,7 +59,7 @@ def run(toy, tmp_path, start=0, **changes):
     every = {"steps": 6, "log": 2, "evaluate": 3, "sample": 4, "save": 5, **changes}
     writer = MetricWriter(tmp_path, start, tensorboard=False)
     state, stopped = train(
-        at_step(start), itertools.repeat(None), 1, Schedule(**every), toy.actions(), writer
+        at_step(start), itertools.repeat(None), Clock(1), Schedule(**every), toy.actions(), writer
     )
     writer.close()
     return int(state.step), stopped
@@ -78,6 +81,38 @@ def test_everything_happens_when_it_is_due_and_at_the_end(tmp_path):
     assert rows[3]["train/loss"] == pytest.approx(1 / 3)
     assert rows[3]["eval/loss"] == 2.0
     assert "eval/loss" not in rows[4]
+
+
+def test_rows_tell_what_took_the_time(tmp_path, monkeypatch):
+    """On a clock that the test turns: each second is put down to what it went to, and once."""
+    now = [0.0]
+    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
+
+    def pass_time(seconds):
+        now[0] += seconds
+
+    slow = {("evaluate", 0): 1.0, ("step", 1): 2.0, ("step", 4): 4.0, ("evaluate", 3): 8.0}
+    slow |= {("sample", 4): 16.0, ("save", 5): 32.0, ("step", 6): 64.0}
+    toy = Toy({when: functools.partial(pass_time, seconds) for when, seconds in slow.items()})
+    run(toy, tmp_path, log=1)
+    rows = {row["step"]: row for row in read_jsonl(tmp_path / "metrics.jsonl")}
+    told = {
+        (name, step): value
+        for step, row in rows.items()
+        for name, value in row.items()
+        if name.startswith("time/") and value and value > 1e-6
+    }
+    assert told == {
+        ("time/evaluate", 1): 1.0,
+        ("time/first_step", 1): pytest.approx(2.0),
+        ("time/evaluate", 4): 8.0,
+        ("time/step", 4): pytest.approx(4.0),
+        ("time/sample", 5): 16.0,
+        ("time/checkpoint", 6): 32.0,
+        ("time/step", 6): pytest.approx(64.0),
+    }
+    assert rows[4]["clips_per_second"] == pytest.approx(1 / 4)
+    assert rows[1]["clips_per_second"] is None
 
 
 def test_zero_means_only_at_the_end(tmp_path):

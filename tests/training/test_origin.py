@@ -10,6 +10,7 @@ import pytest
 from posetraj_jax import config, config_file, pretrained, tree, weights
 from posetraj_jax.errors import UserError
 from posetraj_jax.models.networks import build_networks, options_of
+from posetraj_jax.saved import Saved
 from posetraj_jax.training import initial
 from posetraj_jax.training.options import from_config
 from posetraj_jax.training.origin import Origin, find_origin, require_same_unet
@@ -46,7 +47,7 @@ def start(origin, options, networks, mesh=None):
     mesh = mesh or one_device()
     frozen = pretrained.frozen_parameters(networks, mesh, "", jax.random.key(0))
     key = jax.random.key(1)
-    return frozen, initial.initial_params(networks, frozen, origin, mesh, key, options)
+    return frozen, initial.initial_params(networks, frozen, origin, mesh, key, options, {})[0]
 
 
 def refused(spec: str, init_from, **fields: str) -> str:
@@ -66,7 +67,7 @@ def test_nothing_named_starts_from_the_unet():
 def test_a_run_gives_the_average_of_its_last_checkpoint(stage1):
     options, networks = setting("stage2:micro", stage1)
     origin = find_origin(options, networks)
-    assert origin == Origin(stage1 / "checkpoints" / "10", "ema", unet="")
+    assert origin == Origin(Saved(stage1 / "checkpoints" / "10", "ema"), unet="")
     _, params = start(origin, options, networks, mesh_of(2, 4))
     assert all((leaf == -10).all() for leaf in jax.tree.leaves(params))
     kernel = params["conv_in"]["kernel"]
@@ -118,7 +119,7 @@ def test_a_fine_tuning_starts_from_a_fine_tuning_of_the_same_part(tmp_path):
     write_run(tmp_path / "r", "svd_finetune:micro", shapes, trainable="temporal", **STEPS)
     frozen, params = start(find_origin(options, networks), options, networks)
     assert all((leaf == -10).all() for leaf in jax.tree.leaves(params))
-    rest = initial.without_trained(frozen, options).unet
+    rest = initial.without_trained(frozen, {}, options).unet
     whole = tree.flatten(networks.unet.abstract())
     assert tree.flatten(rest).keys() | tree.flatten(params).keys() == whole.keys()
     assert not tree.flatten(rest).keys() & tree.flatten(params).keys()
@@ -148,7 +149,7 @@ def test_an_unfinished_run_is_refused_unless_its_checkpoint_is_named(tmp_path):
     assert "reached step 10 of 50" in message
     named = run / "checkpoints" / "10"
     assert str(named) in message
-    assert find_origin(*setting("stage2:micro", named)).folder == named
+    assert find_origin(*setting("stage2:micro", named)).saved.folder == named
     shutil.rmtree(named / "ema")
     assert f"{named} is damaged: it has no ema" in refused("stage2:micro", named)
     for folder in (run / "checkpoints").iterdir():
@@ -193,8 +194,8 @@ def test_a_run_without_an_average_gives_its_raw_parameters(tmp_path):
 def test_a_run_beside_another_unet_is_refused(stage1):
     """The digest of the numbers counts, not the folder's name."""
     require_same_unet(None, "digest")
-    require_same_unet(Origin(stage1, "params", unet=None), "digest")  # a converted ControlNet
-    origin = Origin(stage1 / "checkpoints" / "10", "ema", unet="one")
+    require_same_unet(Origin(Saved(stage1), unet=None), "digest")  # a converted ControlNet
+    origin = Origin(Saved(stage1 / "checkpoints" / "10", "ema"), unet="one")
     require_same_unet(origin, "one")
     with pytest.raises(UserError, match=r"its UNet had other numbers \(digest one, not other\)"):
         require_same_unet(origin, "other")

@@ -129,7 +129,7 @@ def test_fine_tuning_trains_the_chosen_part_of_the_unet(part):
     optimizer = make_optimizer(OPTIONS.optim)
     _, state = lay_out(params, optimizer, one_device(), averages=True)
     trees = {name: getattr(networks, name).abstract() for name in pretrained.READY}
-    frozen = initial.without_trained(Parameters(**trees, controlnet={}), options)
+    frozen = initial.without_trained(Parameters(**trees, controlnet={}), {}, options)
     assert tree.flatten(frozen.unet).keys().isdisjoint(tree.flatten(params))
     step = partial(
         train_step,
@@ -169,7 +169,7 @@ def test_a_batch_of_two_is_two_batches_of_one(networks):
 def test_a_fresh_controlnet_changes_nothing(networks):
     """Zero convolutions: the denoiser with an untrained ControlNet is exactly the UNet's."""
     _, frozen, _ = start(networks, one_device())
-    fresh = initial.initial_params(networks, frozen, None, one_device(), KEY, INITIAL)
+    fresh, _ = initial.initial_params(networks, frozen, None, one_device(), KEY, INITIAL, {})
     sample = jax.random.normal(KEY, (1, FRAMES, 8, 8, 8))
     inputs = (sample, jnp.zeros(1), jnp.ones((1, 64)), jnp.ones((1, 3)))
 

@@ -20,6 +20,7 @@ from posetraj_jax.sharding import MeshOptions
 from posetraj_jax.training import options
 from posetraj_jax.training import workdir as workdirs
 from posetraj_jax.training.checkpoint import Checkpoints
+from posetraj_jax.training.clock import Clock
 from posetraj_jax.training.loop import Actions, Schedule, train
 from posetraj_jax.training.metrics import MetricWriter
 from posetraj_jax.training.state import lay_out
@@ -79,7 +80,7 @@ def run(known: argparse.Namespace) -> int:
         )
         schedule = Schedule(known.steps, log=1, evaluate=0, sample=0, save=2)
         with MetricWriter(known.workdir, int(state.step), tensorboard=False) as writer:
-            state, stopped = train(state, batches, BATCH_SIZE, schedule, actions, writer)
+            state, stopped = train(state, batches, Clock(BATCH_SIZE), schedule, actions, writer)
     return errors.EXIT_BY_SIGNAL + stopped if stopped else 0
 
 
