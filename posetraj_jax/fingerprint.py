@@ -42,7 +42,8 @@ def digest(params: tree.Tree, dtype: Any) -> str:
     dtype, flat = jnp.dtype(dtype), dict(sorted(tree.flatten(params).items()))
     leaves = [jnp.asarray(leaf) for leaf in flat.values()]
     sums = jax.device_get([_sums_of_shards(leaf, dtype) for leaf in leaves])
-    sums = np.array([np.sum(each, axis=0, dtype=np.uint32) for each in sums])
+    none = np.zeros(2, np.uint32)  # of a process that holds copies only
+    sums = np.array([np.sum([none, *each], axis=0, dtype=np.uint32) for each in sums])
     if not all(leaf.is_fully_addressable for leaf in leaves):
         sums = multihost_utils.process_allgather(sums).sum(axis=0, dtype=np.uint32)
     total = hashlib.sha256(dtype.name.encode())
@@ -54,8 +55,7 @@ def digest(params: tree.Tree, dtype: Any) -> str:
 
 def _sums_of_shards(leaf: Array, dtype: np.dtype) -> list[UInt32[Array, "2"]]:
     """Two sums of every part of a leaf, made where the part lies: nothing travels."""
-    none = np.zeros(2, np.uint32)  # of a process that holds copies only
-    return [none] + [
+    return [
         _sums(
             shard.data, np.array([s.start or 0 for s in shard.index], np.uint32), leaf.shape, dtype
         )

@@ -39,7 +39,7 @@ class Machine:
         """Memory in bytes, and the utilisation: model FLOPs per second over the devices' peak."""
         return {
             "utilisation": self.utilisation(step_seconds),
-            **device_memory([d for d in self.devices if d.process_index == jax.process_index()]),
+            **device_memory(self._own_devices()),
             "memory/host": host_memory(),
         }
 
@@ -50,13 +50,17 @@ class Machine:
             return None
         return self.step_flops / step_seconds / len(self.devices) / chip.flops
 
+    def _own_devices(self) -> list[Any]:
+        """Those of this process: others' do not tell it of their memory."""
+        return [d for d in self.devices if d.process_index == jax.process_index()]
+
     def __str__(self) -> str:
         kind = self.devices[0].device_kind
         known = "not known: the table of chips has none of that name"
         if self.step_flops is not None:
             tera, peak = self.step_flops / 1e12, chip_of(kind).flops / 1e12
             known = f"{tera:.4g} TF per step, against {peak:.4g} TF/s of each"
-        is_told = any(value is not None for value in device_memory(self.devices[:1]).values())
+        is_told = any(value is not None for value in device_memory(self._own_devices()).values())
         memory = "in the metrics" if is_told else "not told by this backend"
         return f"{len(self.devices)} x {kind}; utilisation: {known}; device memory: {memory}"
 

@@ -45,6 +45,15 @@ def test_memory_is_that_of_the_fullest_device():
     }
 
 
+def test_only_devices_of_this_process_are_asked_for_their_memory():
+    own = device("TPU v5 lite", {"bytes_in_use": 3})
+    others = SimpleNamespace(device_kind=own.device_kind, process_index=1)  # asking would fail
+    machine_of_two = Machine([others, own], step_flops=None)
+    assert machine_of_two.figures(None)["memory/device_in_use"] == 3
+    assert "2 x TPU v5 lite" in str(machine_of_two)
+    assert "device memory: in the metrics" in str(machine_of_two)
+
+
 def test_host_memory_follows_what_the_process_writes():
     if os.uname().sysname != "Linux":
         assert machine.host_memory() is None
