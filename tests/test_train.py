@@ -306,6 +306,7 @@ def test_steps_to_trace_are_checked_before_anything_is_made(stage2, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.full
 def test_compile_only_prints_the_plan_and_leaves_no_run(environment, tmp_path):
     """As `plan` does, in a process that starts no backend but the one asked for."""
     here = [sys.executable, "-m"]

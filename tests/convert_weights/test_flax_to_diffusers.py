@@ -150,6 +150,7 @@ def run_ours(config, controlnet_folder, unet_folder, inputs, maps, camera):
         return np.asarray(jax.jit(call)(params, unet_params, inputs, maps, camera))
 
 
+@pytest.mark.full
 def test_scaled_for_the_official_unet_its_sums_are_ours(svd, ours, tmp_path):
     export(ours, tmp_path / "out", "--svd", svd, "--only", "controlnet", "--official_unet")
     made = tmp_path / "out" / "controlnet"
@@ -199,7 +200,7 @@ def test_a_run_gives_its_average_or_its_raw_parameters(run, tiny_svd, tmp_path, 
     assert len(config["up_block_types"]) == len(config["down_block_types"])
 
 
-@pytest.mark.parametrize("part", ["all", "temporal"])
+@pytest.mark.parametrize("part", ["all", pytest.param("temporal", marks=pytest.mark.full)])
 def test_a_fine_tuned_unet_goes_back_to_diffusers(tiny_svd, tmp_path, part):
     """What trained from the run, the rest from its weights, the inert leaves as published."""
     svd_to_flax.main([str(tiny_svd), str(tmp_path / "w"), "--dtype", "bfloat16", "--only", "unet"])

@@ -249,6 +249,7 @@ def test_our_conditioning_is_not_the_official_one(stage, field, ours):
     assert max(errors.values()) > 100  # a gradient
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("field", "ours", "changed"),
     [

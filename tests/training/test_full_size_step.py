@@ -29,6 +29,7 @@ def networks_of(c):
     return build_networks(options_of(config.flatten(c), jnp.bfloat16))
 
 
+@pytest.mark.full
 def test_stage_3_traces_at_full_size():
     """Camera, stills and all: one step of eight clips on eight devices, and the sampler."""
     c = config_file.load("stage3", {"optim.accumulate": "1"})
