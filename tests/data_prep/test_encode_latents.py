@@ -123,9 +123,8 @@ def sixty(environment, tmp_path_factory) -> tuple[Path, Path]:
     return clips, out
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(environment, sixty, tmp_path, number):
     (clips, straight), out = sixty, tmp_path / "out"
     process = subprocess.Popen(

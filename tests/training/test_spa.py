@@ -145,6 +145,7 @@ def test_only_the_official_gradient_reaches_temporal_parameters(setting):
     assert all(np.abs(raw[path]).max() > 0 for path in temporal_paths(setting.params))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("source", "temporal", "gradient"),
     [*((*kind, "spatial") for kind in KINDS[:3]), ("sliced", "active", "all")],

@@ -212,7 +212,14 @@ def results(folder: Path) -> list[str]:
     return sorted(n for n in names if ".partial" not in n)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGKILL, marks=pytest.mark.full),
+        pytest.param(signal.SIGINT, marks=pytest.mark.full),
+    ],
+)
 def test_a_run_that_is_ended_goes_on_and_does_nothing_twice(tmp_path, number):
     """But for what was in flight: one result in each of two workers."""
     process = start(tmp_path)
