@@ -86,6 +86,8 @@ TPUS = (
 # NVIDIA's data sheets, NVLink as one link; the driver and CUDA keep about 1 GB. The first row whose
 # kind a device's begins with holds.
 GPUS = (
+    Chip("a100-40gb", "NVIDIA A100-SXM4-40GB", 40e9, 39e9, 312e12, 1.555e12, 300e9),
+    Chip("a100-pcie-40gb", "NVIDIA A100-PCIE-40GB", 40e9, 39e9, 312e12, 1.555e12, 32e9),
     Chip("a100", "NVIDIA A100", 80e9, 79e9, 312e12, 2.04e12, 300e9),
     Chip("h200-nvl", "NVIDIA H200 NVL", 141e9, 140e9, 835e12, 4.8e12, 450e9),
     Chip("h200", "NVIDIA H200", 141e9, 140e9, 989e12, 4.8e12, 450e9),

@@ -4,6 +4,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from typing import NamedTuple
 
 ITEM_BYTES = {
@@ -152,10 +153,7 @@ def _runs(
     entry: str, computations: dict[str, list[Instruction]]
 ) -> tuple[dict[str, int], frozenset[str], int]:
     runs, scheduled, endless = defaultdict(int, {entry: 1}), {entry}, 0
-    # A module's text defines every computation before it is used.
-    for caller in reversed(computations):
-        if not runs[caller]:
-            continue
+    for caller in _callers_first(entry, computations):
         for instruction in computations[caller]:
             times = 1
             if instruction.opcode == "while":
@@ -168,6 +166,22 @@ def _runs(
                 if caller in scheduled and (not inlined or instruction.opcode == "call"):
                     scheduled.add(name)
     return dict(runs), frozenset(scheduled), endless
+
+
+def _callers_first(entry: str, computations: dict[str, list[Instruction]]) -> list[str]:
+    """What `entry` reaches, every computation after all that call it.
+
+    Their order in the text says nothing: a large module is printed with callers before the called.
+    """
+    calls, waiting = TopologicalSorter({entry: ()}), [entry]
+    seen = {entry}
+    while waiting:
+        caller = waiting.pop()
+        for _, name in (called for i in computations[caller] for called in _called(i)):
+            calls.add(name, caller)
+            waiting += {name} & computations.keys() - seen
+            seen.add(name)
+    return [name for name in calls.static_order() if name in computations]
 
 
 def _trip_count(loop: Instruction, computations: dict[str, list[Instruction]]) -> int | None:

@@ -31,7 +31,7 @@ def figures(text):
     return {name: float(error) for name, error in re.findall(pattern, text, re.MULTILINE)}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.full)])
 def test_every_output_is_compared(published, tmp_path, capsys, dtype):
     convert(published, tmp_path / "weights", "--verify", "--dtype", dtype)
     measured = figures(capsys.readouterr().out)

@@ -25,6 +25,8 @@ def test_a_gpu_is_found_by_its_longer_name():
     assert gpu_of("NVIDIA H200").name == "h200"
     assert gpu_of("NVIDIA H100 PCIe").name == "h100-pcie"
     assert gpu_of("NVIDIA H200 NVL").name == "h200-nvl"
+    assert gpu_of("NVIDIA A100-SXM4-40GB").name == "a100-40gb"
+    assert gpu_of("NVIDIA A100-SXM4-80GB").name == "a100"
     assert gpu_of("Tesla T4") is None
 
 

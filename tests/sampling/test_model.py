@@ -100,6 +100,7 @@ def test_weights_are_split_over_devices_and_never_whole_on_one(converted):
     assert sharding.batch_shards(model.mesh) == 8
 
 
+@pytest.mark.full
 def test_a_run_fits_its_own_unet_only(run, converted, tmp_path):
     with pytest.raises(UserError, match=r"beside another UNet(.|\n)*random ones"):
         load_model(str(converted), str(run))

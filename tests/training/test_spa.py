@@ -93,7 +93,10 @@ def assert_close(got, wanted, tolerance):
         assert np.abs(got[path] - leaf).max() <= tolerance * largest, path
 
 
-@by_kind
+@pytest.mark.parametrize(
+    ("source", "temporal"),
+    [KINDS[0], *(pytest.param(*kind, marks=pytest.mark.full) for kind in KINDS[1:3])],
+)
 def test_the_gradient_is_that_of_held_temporal_parameters(setting, source, temporal):
     """Zero on every temporal leaf, not on any spatial one, and the sum is what it should be."""
     spa = promotion(source=source, temporal=temporal)

@@ -120,7 +120,10 @@ def test_parameters_are_really_sharded(networks):
     assert frozen_kernel.addressable_shards[0].data.shape[-1] * 4 == frozen_kernel.shape[-1]
 
 
-@pytest.mark.parametrize("part", ["all", "spatial", "temporal"])
+@pytest.mark.parametrize(
+    "part",
+    [pytest.param("all", marks=pytest.mark.full), "spatial", "temporal"],
+)
 def test_fine_tuning_trains_the_chosen_part_of_the_unet(part):
     """Traced only: the state holds that part, and nothing of it is left among what is frozen."""
     networks = build_networks(ModelOptions("micro", (1,) * 4, controlled=False))

@@ -152,7 +152,7 @@ def test_disc_that_turns_by_180_degrees_and_travels_30_pixels_a_frame(masked):
 
 
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_box_that_turns_by_180_degrees(seed, masked):
     """Sides come and go; points are followed while they are seen."""
     frames, masks, points, seen = turning_box(seed)
