@@ -23,12 +23,12 @@ from posetraj_jax.planning.progress import Progress
 
 LEVELS = (
     # What a row stands for, pattern of the names that JAX gives to operations.
-    ("level 0", r"(down|up)_0"),
-    ("level 1", r"(down|up)_1"),
-    ("level 2", r"(down|up)_2"),
-    ("level 3 and middle", r"(down|up)_3|mid"),
-    ("maps", r"maps"),
-    ("the rest of the networks", r"UNet|ControlNet|VAE|CLIPVision"),
+    ("level 0", r"\b(down|up)_0\b"),
+    ("level 1", r"\b(down|up)_1\b"),
+    ("level 2", r"\b(down|up)_2\b"),
+    ("level 3 and middle", r"\b(down_3|up_3|mid)\b"),
+    ("maps", r"\bmaps\b"),
+    ("the rest of the networks", r"\b(UNet|ControlNet|VAE|CLIPVision)\b"),
     ("optimizer and others", r""),
 )
 KINDS = ("products", "attention kernels", "reductions", "copies", "messages", "elementwise")
@@ -91,9 +91,7 @@ def break_down(program: Program, chip: Chip) -> dict[tuple[str, str], float]:
 
 def level_of(instruction: Instruction) -> str:
     """The row of an instruction."""
-    return next(
-        name for name, pattern in LEVELS if re.search(rf"\b({pattern})\b", instruction.operation)
-    )
+    return next(name for name, pattern in LEVELS if re.search(pattern, instruction.operation))
 
 
 def kind_of(instruction: Instruction, program: Program) -> str:

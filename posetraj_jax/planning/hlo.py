@@ -4,7 +4,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from graphlib import TopologicalSorter
 from typing import NamedTuple
 
 ITEM_BYTES = {
@@ -19,6 +18,7 @@ ARRAY = re.compile(
     r"(?:\{([\d,]*)(?::(?:T\(([\d,]+)\))?([^}]*))?\})?"
 )
 COMPUTATION = re.compile(r"^(ENTRY )?%(\S+) \(.*\{$")
+END = re.compile(r"^\}(, \w+=.*)?$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.*?) ([a-z][\w-]*)\((.*)$")
 CALLED = re.compile(r"\b(body|condition|calls|to_apply)=%([^\s,)]+)")
 BRANCHES = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
@@ -124,7 +124,7 @@ def parse(lines: Iterable[str]) -> Program:
     """Reads the text of a compiled module.
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is none, or of a form that is not understood.
     """
     computations: dict[str, list[Instruction]] = {}
     tables: dict[str, dict[int, str]] = defaultdict(dict)
@@ -134,11 +134,15 @@ def parse(lines: Iterable[str]) -> Program:
         if current is not None:
             if match := INSTRUCTION.match(line):
                 current.append(Instruction(*match.groups()))
-            elif line.startswith("}"):
+            elif END.match(line):
                 current = None
+            elif current:  # a kernel's description has line breaks
+                current[-1] = current[-1]._replace(rest=f"{current[-1].rest} {line.strip()}")
         elif match := COMPUTATION.match(line):
             current = computations.setdefault(match[2], [])
             entry = match[2] if match[1] else entry
+        elif INSTRUCTION.match(line):
+            raise ValueError(f"an instruction outside of any computation: {line.strip()[:80]}")
         elif match := TABLE_ROW.match(line):
             tables[table][int(match[1])] = match[2] or match[3] or ""
         else:
@@ -153,7 +157,10 @@ def _runs(
     entry: str, computations: dict[str, list[Instruction]]
 ) -> tuple[dict[str, int], frozenset[str], int]:
     runs, scheduled, endless = defaultdict(int, {entry: 1}), {entry}, 0
-    for caller in _callers_first(entry, computations):
+    # A module's text defines every computation before it is used.
+    for caller in reversed(computations):
+        if not runs[caller]:
+            continue
         for instruction in computations[caller]:
             times = 1
             if instruction.opcode == "while":
@@ -166,22 +173,6 @@ def _runs(
                 if caller in scheduled and (not inlined or instruction.opcode == "call"):
                     scheduled.add(name)
     return dict(runs), frozenset(scheduled), endless
-
-
-def _callers_first(entry: str, computations: dict[str, list[Instruction]]) -> list[str]:
-    """What `entry` reaches, every computation after all that call it.
-
-    Their order in the text says nothing: a large module is printed with callers before the called.
-    """
-    calls, waiting = TopologicalSorter({entry: ()}), [entry]
-    seen = {entry}
-    while waiting:
-        caller = waiting.pop()
-        for _, name in (called for i in computations[caller] for called in _called(i)):
-            calls.add(name, caller)
-            waiting += {name} & computations.keys() - seen
-            seen.add(name)
-    return [name for name in calls.static_order() if name in computations]
 
 
 def _trip_count(loop: Instruction, computations: dict[str, list[Instruction]]) -> int | None:

@@ -1,9 +1,10 @@
 """What one device has to do in a run of a program: bytes of HBM, and the compiler's own cycles."""
 
+import math
 import re
 from typing import NamedTuple
 
-from posetraj_jax.planning.hlo import Instruction, Program
+from posetraj_jax.planning.hlo import Instruction, Program, arrays_of
 
 FREE = frozenset(
     (
@@ -19,13 +20,17 @@ ABSURD_CYCLES = 10**12
 """A quarter of an hour for one instruction: the compiler writes such numbers where it has none."""
 KERNEL = 'custom_call_target="tpu_custom_call"'
 KERNEL_FLOPS = re.compile(r'"cost_estimate":\{[^}]*"flops":"?(\d+)')
+SPLASH = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}
+"""Attention's kernels, which tell no FLOPs: products of queries and keys of every head."""
+SPLASH_OPERANDS = re.compile(r"operand_layout_constraints=\{s8\S+, s8\S+, (\S+), (\S+),")
 
 
 class Kernel(NamedTuple):
     """Calls of one hand-written kernel, which the compiler knows nothing about."""
 
     flops: int
-    """Of one call, as its author says; 0 if he does not."""
+    """Of one call, padding counted: as its author says, or by the shapes that attention is given; 0
+    for other kernels."""
     num_bytes: int
     runs: int
 
@@ -81,7 +86,17 @@ def is_kernel(instruction: Instruction) -> bool:
 def kernel_of(instruction: Instruction, runs: int, sizes: dict[str, int]) -> Kernel:
     """What is known of the kernel that it calls."""
     told = KERNEL_FLOPS.search(instruction.rest)
-    return Kernel(int(told[1]) if told else 0, _moved(instruction, sizes), runs)
+    flops = int(told[1]) if told else _flops_of_attention(instruction)
+    return Kernel(flops, _moved(instruction, sizes), runs)
+
+
+def _flops_of_attention(instruction: Instruction) -> int:
+    found = SPLASH_OPERANDS.search(instruction.rest)
+    products = next((n for name, n in SPLASH.items() if name in instruction.operation), 0)
+    if not found or not products:
+        return 0
+    (queries,), (keys,) = arrays_of(found[1]), arrays_of(found[2])
+    return 2 * products * math.prod(queries.shape) * keys.shape[-2]
 
 
 def _moved(instruction: Instruction, sizes: dict[str, int]) -> int:

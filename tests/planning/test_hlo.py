@@ -88,6 +88,33 @@ def test_text_without_an_entry_is_refused():
         hlo.parse(["HloModule nothing"])
 
 
+KERNEL = """\
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %k = f32[8]{0} custom-call(%a), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"told":"{\\"block\\": 1024}"
+}}, metadata={op_name="attention" stack_frame_id=3}
+  ROOT %r = f32[8]{0} negate(%k)
+}, execution_thread="main"
+
+StackFrames
+3 {file_location_id=1 parent_frame_id=1}
+"""  # noqa: E501
+
+
+def test_a_kernel_s_description_may_span_lines_that_look_like_an_end():
+    found = named(hlo.parse(KERNEL.splitlines()))
+    assert set(found) == {"k", "r"}
+    assert found["k"].operation == "attention"
+    assert "block" in found["k"].rest
+
+
+def test_instructions_that_belong_nowhere_are_refused():
+    with pytest.raises(ValueError, match="outside of any computation"):
+        hlo.parse(
+            KERNEL.replace("\n}, execution_thread", "\n}\n  %z = f32[8]{0} abs(%k)\n}").splitlines()
+        )
+
+
 def test_a_real_program(scan):
     compiled, _ = scan
     runs = {i.name: times for i, times in compiled.executed()}

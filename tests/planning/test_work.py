@@ -34,6 +34,20 @@ def test_every_instruction_reads_and_writes_once():
     assert done.kernels == [Kernel(5000, 800, 1)]
 
 
+ATTENTION = """\
+ENTRY %main (q: bf16[14,5,3072,64]) -> bf16[14,5,3072,64] {
+  %fwd = bf16[14,5,3072,64]{3,2,1,0} custom-call(%q), custom_call_target="tpu_custom_call", operand_layout_constraints={s8[1,3,3]{2,1,0}, s8[1,3,3]{2,1,0}, bf16[14,5,3072,64]{3,2,1,0}, bf16[14,5,1024,64]{3,2,1,0}, bf16[14,5,1024,64]{3,2,1,0}, s32[3072,128]{1,0}}, metadata={op_name="jit(f)/splash_mha_fwd_segmented_residuals/pallas_call"}
+  ROOT %dkv = bf16[14,5,3072,64]{3,2,1,0} custom-call(%fwd), custom_call_target="tpu_custom_call", operand_layout_constraints={s8[1,3,3]{2,1,0}, s8[1,3,3]{2,1,0}, bf16[14,5,3072,64]{3,2,1,0}, bf16[14,5,1024,64]{3,2,1,0}, bf16[14,5,1024,64]{3,2,1,0}, s32[3072,128]{1,0}}, metadata={op_name="jit(f)/splash_mha_dkv_segmented_no_residuals/pallas_call"}
+}
+"""  # noqa: E501
+
+
+def test_attention_kernels_take_two_products_forward_and_five_back():
+    product = 2 * 14 * 5 * 3072 * 1024 * 64
+    kernels = work.of_program(hlo.parse(ATTENTION.splitlines())).kernels
+    assert [kernel.flops for kernel in kernels] == [2 * product, 5 * product]
+
+
 def test_bytes_of_a_real_program_are_near_the_arithmetic(scan):
     done = work.of_program(scan[0])
     # Every turn reads the gathered kernel twice and writes and scatters its gradient.
