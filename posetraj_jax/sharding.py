@@ -160,8 +160,14 @@ def constrain_positions(x: Float[Array, "b f n *rest"]) -> Float[Array, "b f n *
     mesh = current_mesh()
     if mesh is None or mesh.shape[CONTEXT] == 1:
         return x
-    by_positions = CONTEXT if _divides(x.shape[2], mesh) else None
-    return _placed(x, P(_batch_axes(x.shape[0], mesh), None, by_positions))
+    return _placed(x, position_spec(x.shape))
+
+
+def position_spec(shape: tuple[int, ...]) -> P:
+    """Where arrays [b f n ...] live that `constrain_positions` has placed."""
+    mesh = current_mesh()
+    by_positions = CONTEXT if _divides(shape[2], mesh) else None
+    return P(_batch_axes(shape[0], mesh), None, by_positions)
 
 
 def attention_specs(shape: tuple[int, ...]) -> tuple[P, P]:

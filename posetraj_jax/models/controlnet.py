@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from posetraj_jax import tree
 from posetraj_jax.models.stages import MICRO, TINY, Encoder, EncoderConfig, Residuals, Steady
 from posetraj_jax.nn.embeddings import EmbeddingMLP
+from posetraj_jax.nn.folded import convolve_folded, fold
 from posetraj_jax.nn.layers import Initializer, Make, zeros
 from posetraj_jax.structs import CAMERA_NUMBERS, MAP_CHANNELS
 
@@ -102,6 +103,7 @@ class MapEmbedding(nnx.Module):
             init = _identity_and_camera(config, make)
             self.cc_projection = make.linear(c + camera, c, kernel_init=init)
         self.conv_out = make.conv(channels[-1], config.block_out_channels[0], kernel_init=zeros)
+        self.folds, self.dtype = make.for_tpu, make.dtype
 
     def __call__(
         self,
@@ -109,8 +111,13 @@ class MapEmbedding(nnx.Module):
         camera_rt: Float[Array, "b f 12"] | None = None,
     ) -> Float[Array, "b f h w c"]:
         """Features of the maps; a camera of zeros is the same as none."""
-        x = jax.nn.silu(self.conv_in(maps_pixels))
-        for conv in self.blocks:
+        x, convs = maps_pixels, [self.conv_in, *self.blocks]
+        if self.folds:  # up to the first halving
+            x = fold(x.astype(self.dtype))
+            for conv in convs[:3]:
+                x = jax.nn.silu(convolve_folded(x, conv))
+            convs = convs[3:]
+        for conv in convs:
             x = jax.nn.silu(conv(x))
         if hasattr(self, "cc_projection"):
             x = self._mix(x, camera_rt)

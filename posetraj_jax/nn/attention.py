@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from posetraj_jax.nn.attention_kernels import attend
+from posetraj_jax.nn.frame_attention import attend_frames
 from posetraj_jax.nn.layers import Make
 from posetraj_jax.sharding import constrain, constrain_positions
 
@@ -30,20 +30,14 @@ class SelfAttention(nnx.Module):
         return self.to_out(attend(q, k, v, self.kernel).reshape(x.shape))
 
     def over_frames(self, x: Float[Array, "b f n d"]) -> Float[Array, "b f n d"]:
-        """Attends along `f`, every token position by itself; softmax in float32.
-
-        A clip has few frames, so the scores are small and the plain products are the fast form;
-        the frame axis stays where it is.
-        """
+        """Attends along `f`, every token position by itself; softmax in float32."""
         projections = (self.to_q, self.to_k, self.to_v)
         # `constrain` first: on their way back gradients meet `x` split as it is. XLA's partitioner
         # gives wrong gradients of kernels where the two are split along different axes.
         q, k, v = (
             constrain_positions(self._heads(constrain(project(x)))) for project in projections
         )
-        scores = jnp.einsum("bfnke,bgnke->bnkfg", q, k, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1).astype(v.dtype)
-        mixed = jnp.einsum("bnkfg,bgnke->bfnke", weights, v)
+        mixed = attend_frames(q, k, v, self.kernel)
         return self.to_out(constrain(mixed.reshape(x.shape)))
 
     def _heads(self, x: Array) -> Array:

@@ -12,12 +12,16 @@ from jaxtyping import Array, Float
 from posetraj_jax.sharding import attention_specs, current_mesh
 
 Attention = Literal["xla", "cudnn", "splash"]
-"""xla: plain products, everywhere. cudnn: flash attention of NVIDIA GPUs. splash: that of TPUs."""
+"""xla: plain products, everywhere. cudnn: flash attention of NVIDIA GPUs. splash: that of TPUs, and
+what else is fast there."""
 
 SPLASH_LEAST = 512
 """Below so many tokens the plain products are faster: the scores of a frame are small."""
 SPLASH_BLOCKS = (1024, 768, 512, 384)
 """Sizes of a kernel's tile, best first among those that pad equally little."""
+BACKWARD_KEYS = 3072
+"""Keys that one tile of the backward kernel takes at most. The gradient of the queries is written
+once per such tile, and summed afterwards."""
 
 
 def attend(
@@ -95,12 +99,21 @@ def _kernel(heads: int, queries: int, keys: int, interpret: bool) -> tuple[Any, 
     """The kernel for these sizes, and the padded numbers of queries and keys."""
     (block_q, padded_q), (block_kv, padded_kv) = tile_of(queries), tile_of(keys)
     mask = masks.MultiHeadMask([masks.FullMask((padded_q, padded_kv))] * heads)
+    tiles, most = padded_kv // block_kv, max(BACKWARD_KEYS // block_kv, 1)
+    together = max(n for n in range(1, most + 1) if tiles % n == 0)
     blocks = splash.BlockSizes(
         block_q=block_q,
         block_kv=block_kv,
-        block_q_dkv=block_q,
-        block_kv_dkv=block_kv,
+        # Smaller tiles of queries, so that scores of as many keys have their place.
+        block_q_dkv=_half(block_q),
+        block_kv_dkv=together * block_kv,
+        block_kv_dkv_compute=_half(block_kv),
         use_fused_bwd_kernel=True,
     )
     made = splash.make_splash_mha_single_device(mask, block_sizes=blocks, interpret=interpret)
     return made, padded_q, padded_kv
+
+
+def _half(block: int) -> int:
+    """Half of a tile that is whole lanes still; else the tile."""
+    return block // 2 if block % 256 == 0 else block

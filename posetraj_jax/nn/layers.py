@@ -60,6 +60,11 @@ class Make:
         self._key, self._num_blocks = key, 0
         self._block, self._used = jnp.zeros((0,)), 0
 
+    @property
+    def for_tpu(self) -> bool:
+        """Whether layers take the form that is fast on TPUs, as attention does."""
+        return self.attention == "splash"
+
     def remat(self, level: int) -> Remat:
         """What the backward pass recomputes at a level; one policy may stand for all levels."""
         return self._remat[level if len(self._remat) > 1 else 0]
