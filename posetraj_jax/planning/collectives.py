@@ -53,6 +53,8 @@ def of_program(program: Program, mesh: Mapping[str, int]) -> list[Traffic]:
             if kind == "all-reduce" and name.startswith(REDUCE_SCATTER_FUSION):
                 kind = "reduce-scatter"
             groups = groups_of(instruction, mesh)
+            if groups.shape[1] == 1:
+                continue  # a device by itself
             axis = axis_of(groups, mesh, in_pairs=kind == "collective-permute")
             for array in _whole(kind, instruction, len(groups[0])):
                 of = total[kind, axis, array.dtype]

@@ -6,10 +6,11 @@ import math
 import jax
 import pytest
 
-from posetraj_jax import config_file, plan
+from posetraj_jax import config_file, plan, tree
 from posetraj_jax.errors import UserError
 from posetraj_jax.planning import making, page, plan_cache, programs, topology
 from posetraj_jax.planning.making import Request
+from posetraj_jax.training.optimizer import part_labels
 
 pytest.importorskip("libtpu")
 
@@ -190,3 +191,28 @@ def test_the_train_step_of_stage_3_on_four_chips():
     in_bfloat16 = sum(row["num_bytes"] for row in gathered if row["dtype"] == "bf16")
     assert in_bfloat16 > 0.99 * sum(row["num_bytes"] for row in gathered)
     assert step["model_flops"] == step["flops"]
+    everything = sum(row["num_bytes"] for row in step["collectives"])
+    used = _bytes_used(c, topology.find("v5e:2x2"))
+    assert 0.5 * used < everything <= 1.1 * used
+
+
+def _bytes_used(c, devices: topology.Topology) -> int:
+    """Of all leaves that devices share, in bfloat16: once for every pass that reads one.
+
+    The ControlNet and the UNet's way up are read forward and backward, and what trains has a
+    gradient; the UNet's way down and the encoders forward only. Stills take the same passes through
+    everything spatial.
+    """
+    plan_made = programs.training(making.with_clips(c, devices, 1), devices)
+    state, frozen = plan_made.programs[0].arguments[:2]
+    networks = {"trained": state.params, **frozen._asdict()}
+    total = 0
+    for name, params in networks.items():
+        parts = tree.flatten(part_labels(params))
+        for path, leaf in tree.flatten(params).items():
+            up = path.startswith(("up_blocks.", "conv_out."))
+            passes = 2 if name == "trained" or (name == "unet" and up) else 1
+            stills = passes * (name in ("trained", "unet") and parts[path] == "spatial")
+            shared = not leaf.sharding.is_fully_replicated
+            total += shared * 2 * leaf.size * (passes + stills + (name == "trained"))
+    return total * c.optim.accumulate
