@@ -15,7 +15,7 @@ from posetraj_jax.nn.attention import (
     spread_over_positions,
 )
 from posetraj_jax.nn.embeddings import EmbeddingMLP, sinusoid
-from posetraj_jax.nn.layers import Blend, GroupNorm, Make
+from posetraj_jax.nn.layers import Blend, GroupNorm, Make, features_last
 
 EXPANSION = 4
 
@@ -53,14 +53,15 @@ class SpatialBlock(nnx.Module):
         self.attn2 = TokenAttention(d, context_dim, make)
         self.norm3 = make.layer_norm(d)
         self.ff = FeedForward(d, make)
+        self._laid = partial(features_last, for_tpu=make.for_tpu)
 
     def __call__(
         self, x: Float[Array, "b f n d"], from_image: Float[Array, "b d"]
     ) -> Float[Array, "b f n d"]:
         """Tokens after the block; `from_image` is what `attn2` gives."""
-        x += self.attn1(self.norm1(x))
-        x += from_image[:, None, None, :]
-        return x + self.ff(self.norm3(x))
+        x = self._laid(x + self.attn1(self.norm1(x)))
+        x = self._laid(x + from_image[:, None, None, :])
+        return self._laid(x + self.ff(self.norm3(x)))
 
 
 class TemporalBlock(nnx.Module):
@@ -75,15 +76,16 @@ class TemporalBlock(nnx.Module):
         self.norm3 = make.layer_norm(d)
         self.ff = FeedForward(d, make)
         self.order = order
+        self._laid = partial(features_last, for_tpu=make.for_tpu)
 
     def __call__(
         self, x: Float[Array, "b f n d"], from_image: Float[Array, "b d"]
     ) -> Float[Array, "b f n d"]:
         """Tokens after the block; `from_image` is what `attn2` gives."""
-        x += self.ff_in(self.norm_in(x))
-        x += self.attn1.over_frames(self.norm1(x))
+        x = self._laid(x + self.ff_in(self.norm_in(x)))
+        x = self._laid(x + self.attn1.over_frames(self.norm1(x)))
         x += spread_over_positions(from_image, x.shape[2], self.order)
-        return x + self.ff(self.norm3(x))
+        return self._laid(x + self.ff(self.norm3(x)))
 
 
 class SpatioTemporalTransformer(nnx.Module):
