@@ -52,7 +52,11 @@ def make_program(
     params = initial.abstract_params(networks, start)
     begin, state = lay_out(params, optimizer, mesh, averages=options.optim.ema_decay > 0)
     step = partial(train_step, networks=networks, optimizer=optimizer, options=options)
-    return TrainProgram(begin, sharding.jit(step, mesh, donate_argnums=0), state)
+    # The next state lies where this one does: left to choose, XLA spreads some of it otherwise, and
+    # the second step is another program, which is compiled again and was never planned.
+    places = jax.tree.map(lambda leaf: leaf.sharding, state), sharding.replicated(mesh)
+    compiled = sharding.jit(step, mesh, donate_argnums=0, out_shardings=places)
+    return TrainProgram(begin, compiled, state)
 
 
 def abstract_frozen(

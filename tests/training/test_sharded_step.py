@@ -44,11 +44,14 @@ def train(mesh, clips: int, frames: int, networks=NETWORKS) -> Trained:
     state, frozen, _ = start(networks, mesh)
     state = jax.tree.map(jnp.copy, state)  # the step donates it, and others use it too
     batch, key = make_batch(clips, frames=frames), jax.device_put(KEY, sharding.replicated(mesh))
+    places = jax.tree.map(lambda leaf: leaf.sharding, program.state)
     losses, gradient = [], {}
     with jax.default_matmul_precision("highest"):
         for _ in range(STEPS):
             state, metrics = program.step(state, frozen, sharding.put_batch(batch, mesh), key)
             losses.append({name: float(value) for name, value in metrics.items()})
+            # Else the next step is another program, which is compiled again.
+            assert jax.tree.map(lambda leaf: leaf.sharding, state) == places
             if not gradient:  # Adam's first moment is a tenth of it
                 moment = jax.device_get(optax.tree.get(state.opt_state, "mu"))
                 gradient = {k: leaf / (1 - OPTIM.b1) for k, leaf in tree.flatten(moment).items()}
