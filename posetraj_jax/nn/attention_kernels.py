@@ -15,6 +15,7 @@ Attention = Literal["xla", "cudnn", "splash"]
 """xla: plain products, everywhere. cudnn: flash attention of NVIDIA GPUs. splash: that of TPUs, and
 what else is fast there."""
 
+LANES = 128
 SPLASH_LEAST = 512
 """Below so many tokens the plain products are faster: the scores of a frame are small."""
 SPLASH_BLOCKS = (1024, 768, 512, 384)
@@ -22,6 +23,9 @@ SPLASH_BLOCKS = (1024, 768, 512, 384)
 BACKWARD_KEYS = 3072
 """Keys that one tile of the backward kernel takes at most. The gradient of the queries is written
 once per such tile, and summed afterwards."""
+BACKWARD_SCORES = (256, 384)
+"""Queries and keys whose scores the backward kernel holds at once, at most: what is left of the
+16 MB that a TPU v5e gives a kernel."""
 
 
 def attend(
@@ -104,16 +108,15 @@ def _kernel(heads: int, queries: int, keys: int, interpret: bool) -> tuple[Any, 
     blocks = splash.BlockSizes(
         block_q=block_q,
         block_kv=block_kv,
-        # Smaller tiles of queries, so that scores of as many keys have their place.
-        block_q_dkv=_half(block_q),
+        block_q_dkv=_part(block_q, BACKWARD_SCORES[0]),
         block_kv_dkv=together * block_kv,
-        block_kv_dkv_compute=_half(block_kv),
+        block_kv_dkv_compute=_part(block_kv, BACKWARD_SCORES[1]),
         use_fused_bwd_kernel=True,
     )
     made = splash.make_splash_mha_single_device(mask, block_sizes=blocks, interpret=interpret)
     return made, padded_q, padded_kv
 
 
-def _half(block: int) -> int:
-    """Half of a tile that is whole lanes still; else the tile."""
-    return block // 2 if block % 256 == 0 else block
+def _part(tile: int, most: int) -> int:
+    """The largest equal part of a tile that is whole lanes."""
+    return max(n for n in range(LANES, most + 1, LANES) if tile % n == 0)

@@ -19,8 +19,9 @@ from jaxtyping import Array, Float
 from posetraj_jax.nn.attention_kernels import Attention
 from posetraj_jax.sharding import current_mesh, position_spec
 
-POSITIONS = 256
-"""Of one call of the kernel, two rows of lanes; fewer where a frame has fewer."""
+LANES = 128
+MOST_FRAMES = 32
+"""Longer clips take the plain products: their keys and values do not fit into a kernel's 16 MB."""
 FORWARD, BACKWARD = 2, 5
 """Products of a query and a key of every head."""
 
@@ -32,7 +33,7 @@ def attend_frames(
     kernel: Attention = "xla",
 ) -> Float[Array, "b f n k e"]:
     """softmax(q k^T / sqrt(e)) v along `f` for every position and head; softmax in float32."""
-    if kernel == "splash":
+    if kernel == "splash" and q.shape[1] <= MOST_FRAMES:
         return attend_frames_on_tpu(q, k, v)
     scores = jnp.einsum("bfnke,bgnke->bnkfg", q, k, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1).astype(v.dtype)
@@ -59,6 +60,11 @@ def attend_frames_on_tpu(
     return jax.shard_map(local, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)(
         q, k, v
     )
+
+
+def positions_at_once(frames: int) -> int:
+    """What one call of the kernel takes: one or two rows of lanes, as memory allows."""
+    return (1 if frames > MOST_FRAMES // 2 else 2) * LANES
 
 
 def _local(q: Array, k: Array, v: Array, interpret: bool) -> Array:
@@ -91,7 +97,7 @@ def _call(
 ) -> tuple[Float[Array, "b f k e n"], ...]:
     """Runs a kernel on every clip, head and block of positions."""
     b, f, heads, e, n = operands[0].shape
-    positions = min(POSITIONS, n)
+    positions = min(positions_at_once(f), n)
     block = pl.BlockSpec((1, f, 1, e, positions), lambda clip, head, at: (clip, 0, head, 0, at))
     result = jax.ShapeDtypeStruct(operands[0].shape, operands[0].dtype)
     moved = (len(operands) + num_results) * result.size * result.dtype.itemsize

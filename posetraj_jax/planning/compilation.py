@@ -91,7 +91,8 @@ def compile_program(planned: Planned, platform: str, level: str, progress: Progr
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error) or platform != "tpu":
                     raise
-                refused = str(error).partition("RESOURCE_EXHAUSTED:")[2].strip().splitlines()[0]
+                reason = str(error).partition("RESOURCE_EXHAUSTED:")[2].split("\n", 2)
+                refused = " ".join(" ".join(reason[:2]).split())
         del lowered
         with progress.phase("read" + of):
             measured = _measured(compiled)

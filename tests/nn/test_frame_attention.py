@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from posetraj_jax import sharding
-from posetraj_jax.nn.frame_attention import POSITIONS, attend_frames, attend_frames_on_tpu
+from posetraj_jax.nn.frame_attention import (
+    LANES,
+    MOST_FRAMES,
+    attend_frames,
+    attend_frames_on_tpu,
+)
 from tests.meshes import mesh_of
 
 
@@ -21,9 +26,10 @@ def on_tpu(q, k, v):
 @pytest.mark.parametrize(
     "shape",
     [
-        (2, 14, POSITIONS + 44, 2, 64),  # a block that is not full
-        (1, 25, 45, 1, 64),  # fewer positions than a block has
-        (1, 3, 2 * POSITIONS, 3, 16),
+        (2, 14, 2 * LANES + 44, 2, 64),  # a block that is not full
+        (1, 25, LANES + 45, 1, 64),
+        (1, 3, 45, 1, 16),  # fewer positions than a block has
+        (1, 3, 4 * LANES, 3, 16),
         (1, 1, 5, 1, 8),
     ],
     ids=str,
@@ -67,3 +73,11 @@ def test_every_device_attends_at_its_own_positions(positions):
     expected, back = jax.vjp(attend_frames, q, k, v)
     for got, wanted in zip(made, (expected, *back(gradient)), strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+def test_long_clips_take_the_plain_products():
+    """On a device without the kernel, so that calling it would fail."""
+    q, k, v, _ = draw(1, MOST_FRAMES + 1, 4, 1, 8)
+    np.testing.assert_array_equal(attend_frames(q, k, v, "splash"), attend_frames(q, k, v))
+    with pytest.raises(ValueError, match=r"interpret|CPU"):
+        attend_frames(q[:, 1:], k[:, 1:], v[:, 1:], "splash")
