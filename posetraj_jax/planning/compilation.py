@@ -28,6 +28,9 @@ REPORTS = {
 }
 """How the names of the compiler's reports end, the best first."""
 
+MOST_SAID = 300
+"""Characters of the compiler's refusal: what follows is the instruction, in all its types."""
+
 
 class Memory(NamedTuple):
     """HBM of one device, bytes."""
@@ -92,7 +95,7 @@ def compile_program(planned: Planned, platform: str, level: str, progress: Progr
                 if "RESOURCE_EXHAUSTED" not in str(error) or platform != "tpu":
                     raise
                 reason = str(error).partition("RESOURCE_EXHAUSTED:")[2].split("\n", 2)
-                refused = " ".join(" ".join(reason[:2]).split())
+                refused = " ".join(" ".join(reason[:2]).split())[:MOST_SAID]
         del lowered
         with progress.phase("read" + of):
             measured = _measured(compiled)
