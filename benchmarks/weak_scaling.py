@@ -6,7 +6,8 @@ One CPU poses as several devices, which share its cores. N of them train on N cl
 and one alone trains on the same N clips, in turns: as the work is the same and so are the cores,
 a program that scaled perfectly would take the same time. What it takes longer is what splitting
 costs: messages, kernels gathered for use, and smaller pieces. Beside it, what every device sends
-in a step, read in the compiled program, which must not grow with the number of devices.
+in a step, read in the compiled program: with more devices it tends to a limit, all kernels once for
+each pass.
 """
 
 import argparse
