@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from posetraj_jax.nn.attention_kernels import attend
+from posetraj_jax.nn.attention_kernels import attend, pad_tokens
 from posetraj_jax.nn.frame_attention import attend_frames
 from posetraj_jax.nn.layers import Make
 from posetraj_jax.sharding import constrain, constrain_positions
@@ -26,8 +26,11 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch n d"]) -> Float[Array, "*batch n d"]:
         """Attends along `n`; softmax in float32."""
-        q, k, v = (self._heads(project(x)) for project in (self.to_q, self.to_k, self.to_v))
-        return self.to_out(attend(q, k, v, self.kernel).reshape(x.shape))
+        n = x.shape[-2]
+        x = pad_tokens(x, self.kernel)
+        q, k, v = (project.heads(x, self.heads) for project in (self.to_q, self.to_k, self.to_v))
+        mixed = attend(q, k, v, self.kernel, num_tokens=n)
+        return self.to_out(mixed.reshape(x.shape))[..., :n, :]
 
     def over_frames(self, x: Float[Array, "b f n d"]) -> Float[Array, "b f n d"]:
         """Attends along `f`, every token position by itself; softmax in float32."""
@@ -35,13 +38,10 @@ class SelfAttention(nnx.Module):
         # `constrain` first: on their way back gradients meet `x` split as it is. XLA's partitioner
         # gives wrong gradients of kernels where the two are split along different axes.
         q, k, v = (
-            constrain_positions(self._heads(constrain(project(x)))) for project in projections
+            constrain_positions(constrain(project.heads(x, self.heads))) for project in projections
         )
         mixed = attend_frames(q, k, v, self.kernel)
         return self.to_out(constrain(mixed.reshape(x.shape)))
-
-    def _heads(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], self.heads, -1)
 
 
 class TokenAttention(nnx.Module):

@@ -33,13 +33,18 @@ def attend(
     k: Float[Array, "*batch n k e"],
     v: Float[Array, "*batch n k e"],
     kernel: Attention = "xla",
+    *,
+    num_tokens: int | None = None,
 ) -> Float[Array, "*batch n k e"]:
     """softmax(q k^T / sqrt(e)) v of every frame and head; softmax in float32.
 
     "splash" takes clips and frames as its two batch axes.
+
+    Args:
+      num_tokens: how many of the `n` are real, where `pad_tokens` has added others; None: all.
     """
     if kernel == "splash" and q.shape[-3] >= SPLASH_LEAST:
-        return attend_splash(q, k, v)
+        return attend_splash(q, k, v, num_tokens=num_tokens)
     # The library takes one batch axis: frames attend separately, so they join the clips.
     merged = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
     implementation = "cudnn" if kernel == "cudnn" else None
@@ -52,6 +57,7 @@ def attend_splash(
     k: Float[Array, "b f n k e"],
     v: Float[Array, "b f n k e"],
     *,
+    num_tokens: int | None = None,
     interpret: bool = False,
 ) -> Float[Array, "b f n k e"]:
     """The same by JAX's splash kernel for TPUs, each device on its own clips and frames.
@@ -59,15 +65,35 @@ def attend_splash(
     Sequences are padded to whole tiles; the padding attends to nothing else, and nothing to it.
 
     Args:
+      num_tokens: as for `attend`.
       interpret: runs the kernel as plain JAX, on any device: slow, for tests.
     """
-    local = functools.partial(_splash, interpret=interpret)
+    n = q.shape[2]
+    spare = n - (n if num_tokens is None else num_tokens)
+    local = functools.partial(_splash, spare=spare, interpret=interpret)
     if current_mesh() is None:
         return local(q, k, v)
     of_queries, of_keys = attention_specs(q.shape)
     specs = {"in_specs": (of_queries, of_keys, of_keys), "out_specs": of_queries}
     # Kernels do not say how their results vary over devices, so JAX cannot check it.
     return jax.shard_map(local, **specs, check_vma=False)(q, k, v)
+
+
+def pad_tokens(x: Float[Array, "*batch n d"], kernel: Attention) -> Float[Array, "*batch m d"]:
+    """The tokens that `kernel` will attend among, with the zeros that it would add to them later.
+
+    To pad the input of three projections once is cheaper than to pad what they give. Tokens that
+    are split over devices stay as they are: each device pads its own.
+    """
+    n = x.shape[-2]
+    if kernel != "splash" or n < SPLASH_LEAST or _splits_tokens(x.shape):
+        return x
+    return jnp.pad(x, ((0, 0),) * (x.ndim - 2) + ((0, tile_of(n)[1] - n), (0, 0)))
+
+
+def _splits_tokens(shape: tuple[int, ...]) -> bool:
+    of_queries = attention_specs(shape)[0] if current_mesh() is not None else ()
+    return any(axis is not None for axis in of_queries[2:])
 
 
 def tile_of(n: int) -> tuple[int, int]:
@@ -77,7 +103,8 @@ def tile_of(n: int) -> tuple[int, int]:
     return block, padded[block]
 
 
-def _splash(q: Array, k: Array, v: Array, interpret: bool) -> Array:
+def _splash(q: Array, k: Array, v: Array, spare: int, interpret: bool) -> Array:
+    """The last `spare` queries and keys are padding."""
     (queries, heads, e), keys = q.shape[2:], k.shape[2]
     kernel, padded_queries, padded_keys = _kernel(heads, queries, keys, interpret)
 
@@ -86,8 +113,8 @@ def _splash(q: Array, k: Array, v: Array, interpret: bool) -> Array:
         return jnp.pad(x, ((0, 0), (0, 0), (0, length - x.shape[2]), (0, 0)))
 
     segments = splash.SegmentIds(
-        (jnp.arange(padded_queries) >= queries).astype(jnp.int32),
-        (jnp.arange(padded_keys) >= keys).astype(jnp.int32),
+        (jnp.arange(padded_queries) >= queries - spare).astype(jnp.int32),
+        (jnp.arange(padded_keys) >= keys - spare).astype(jnp.int32),
     )
     attended = jax.vmap(kernel, in_axes=(0, 0, 0, None))(
         tokens_first(q * jnp.asarray(e**-0.5, q.dtype), padded_queries),

@@ -85,12 +85,12 @@ class Make:
 
     def linear(
         self, d_in: int, d_out: int, *, bias: bool = True, kernel_init: Initializer | None = None
-    ) -> nnx.Linear:
+    ) -> "Linear":
         """A matrix on the last axis."""
         init = kernel_init or self._kernel
         options = {"use_bias": bias, "kernel_init": init, "dtype": self.dtype}
         hooks = {"promote_dtype": _in_use, "dot_general": low_rank.dot_general}
-        return nnx.Linear(d_in, d_out, **options, **hooks, rngs=self)
+        return Linear(d_in, d_out, **options, **hooks, rngs=self)
 
     def conv(
         self, c_in: int, c_out: int, kernel: tuple[int, ...] = (3, 3), **options: Any
@@ -122,6 +122,34 @@ class Make:
     def _kernel(self, key: None, shape: tuple[int, ...], dtype: Any) -> Array:
         fan_in = math.prod(shape[:-1])
         return self.uniform(shape, fan_in**-0.5).astype(dtype)
+
+
+class Linear(nnx.Linear):
+    """A matrix on the last axis, and a bias.
+
+    What is made of the output's features at once is better made of the kernel's columns, which are
+    few: a TPU turns and joins an output, and above all its gradient, at the cost of the product.
+    """
+
+    def halves(
+        self, x: Float[Array, "*batch d_in"]
+    ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
+        """The first half of the output's features, and the second."""
+        x, kernel, bias = self._in_use(x)
+        products = low_rank.project_halves(x, kernel)
+        first, second = jnp.split(bias, 2)
+        return products[0] + first, products[1] + second
+
+    def heads(self, x: Float[Array, "*batch d_in"], k: int) -> Float[Array, "*batch k e"]:
+        """The output's features in `k` equal parts."""
+        x, kernel, bias = self._in_use(x)
+        kernel = low_rank.split_columns(kernel, k)
+        product = self.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+        return product if bias is None else product + bias.reshape(k, -1)
+
+    def _in_use(self, x: Array) -> tuple[Any, ...]:
+        bias = None if self.bias is None else self.bias[...]
+        return self.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
 
 
 def _in_use(arrays: tuple[Any, Any, Any], *, dtype: Any) -> tuple[Any, ...]:

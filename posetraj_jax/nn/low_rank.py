@@ -73,6 +73,28 @@ def dot_general(x: Array, kernel: Array | Adapted, dimension_numbers: Any, **opt
     return product(x, kernel.kernel) + product(product(x, kernel.down), kernel.up)
 
 
+def project_halves(
+    x: Float[Array, "*batch c_in"], kernel: Float[Array, "c_in c_out"] | Adapted
+) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
+    """The products with the first and with the second half of a kernel's columns."""
+    if not isinstance(kernel, Adapted):
+        first, second = jnp.split(kernel, 2, axis=-1)
+        return x @ first, x @ second
+    plain = project_halves(x, kernel.kernel)
+    added = project_halves(x @ kernel.down, kernel.up)
+    return plain[0] + added[0], plain[1] + added[1]
+
+
+def split_columns(
+    kernel: Float[Array, "c_in c_out"] | Adapted, parts: int
+) -> Float[Array, "c_in parts c"] | Adapted:
+    """The kernel with its columns in equal parts."""
+    if isinstance(kernel, Adapted):
+        wide, up = split_columns(kernel.kernel, parts), split_columns(kernel.up, parts)
+        return Adapted(wide, kernel.down, up)
+    return kernel.reshape(kernel.shape[0], parts, -1)
+
+
 @functools.cache
 def convolving(convolve: Callable[..., Array]) -> Callable[..., Array]:
     """`jax.lax.conv_general_dilated`, or a function like it, for adapted kernels too.

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -15,9 +14,8 @@ from posetraj_jax.nn.attention import (
     spread_over_positions,
 )
 from posetraj_jax.nn.embeddings import EmbeddingMLP, sinusoid
+from posetraj_jax.nn.feed_forward import EXPANSION, FeedForward
 from posetraj_jax.nn.layers import Blend, GroupNorm, Make, features_last
-
-EXPANSION = 4
 
 
 class VideoContext(NamedTuple):
@@ -29,19 +27,6 @@ class VideoContext(NamedTuple):
     """What each temporal block takes from the image; none where nothing temporal runs."""
     frame_embed: Float[Array, "f d"] | None
     """Embedding of the index of each frame."""
-
-
-class FeedForward(nnx.Module):
-    """GEGLU: half of the first projection is the value, the other half its gate (exact GELU)."""
-
-    def __init__(self, d: int, make: Make):
-        self.proj_in = make.linear(d, 2 * EXPANSION * d)
-        self.proj_out = make.linear(EXPANSION * d, d)
-
-    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        """The update, without the residual."""
-        value, gate = jnp.split(self.proj_in(x), 2, axis=-1)
-        return self.proj_out(value * jax.nn.gelu(gate, approximate=False))
 
 
 class SpatialBlock(nnx.Module):

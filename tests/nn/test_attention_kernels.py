@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from posetraj_jax import sharding
-from posetraj_jax.nn.attention_kernels import attend, attend_splash, tile_of
+from posetraj_jax.nn import attention
+from posetraj_jax.nn.attention import SelfAttention
+from posetraj_jax.nn.attention_kernels import attend, attend_splash, pad_tokens, tile_of
+from posetraj_jax.nn.build import build
 from tests.meshes import mesh_of
 
 
@@ -14,8 +17,8 @@ def draw(*shape: int) -> list[jax.Array]:
     return [jax.random.normal(key, shape) for key in jax.random.split(jax.random.key(0), 4)]
 
 
-def splash(q, k, v):
-    return attend_splash(q, k, v, interpret=True)
+def splash(q, k, v, **options):
+    return attend_splash(q, k, v, interpret=True, **options)
 
 
 @pytest.mark.parametrize("tokens", [720, 2880, 512])
@@ -40,6 +43,53 @@ def test_what_pads_a_sequence_is_never_seen():
     q, k, v, _ = draw(1, 1, 100, 1, 64)
     q, k = jnp.abs(q) + 1.0, -jnp.abs(k) - 1.0
     np.testing.assert_allclose(splash(q, k, v), attend(q, k, v), atol=1e-4)
+
+
+def test_tokens_added_before_the_projections_are_never_seen():
+    """Whatever stands there: a projection's bias makes zeros into something else."""
+    q, k, v, gradient = draw(1, 2, 130, 1, 64)
+    more = [(0, 0), (0, 0), (0, 254), (0, 0), (0, 0)]
+    with jax.default_matmul_precision("highest"):
+        expected, expected_back = jax.vjp(attend, q, k, v)
+        padded = [jnp.pad(part, more, constant_values=9.0) for part in (q, k, v)]
+        made, back = jax.vjp(lambda *qkv: splash(*qkv, num_tokens=130)[:, :, :130], *padded)
+        pairs = zip((made, *back(gradient)), (expected, *expected_back(gradient)), strict=True)
+        for got, wanted in pairs:
+            np.testing.assert_allclose(got[:, :, :130], wanted, atol=1e-5)
+            np.testing.assert_array_equal(got[:, :, 130:], 0.0)
+
+
+def test_self_attention_pads_its_tokens_once_and_gives_them_back(monkeypatch):
+    tokens, d = 530, 128
+    (x, *_) = draw(1, 2, tokens, d)
+    plain = build(lambda _, make: SelfAttention(d, 2, make, qkv_bias=True), None)
+    for_tpu = build(
+        lambda _, make: SelfAttention(d, 2, make, qkv_bias=True), None, attention="splash"
+    )
+    params = plain.init(jax.random.key(1))
+    seen = []
+
+    def interpreted(q, k, v, kernel, *, num_tokens):
+        seen.append((kernel, q.shape[2], num_tokens))
+        return splash(q, k, v, num_tokens=num_tokens)
+
+    with jax.default_matmul_precision("highest"):
+        expected = plain.apply(params, x)
+        monkeypatch.setattr(attention, "attend", interpreted)
+        made = for_tpu.apply(params, x)
+    np.testing.assert_allclose(made, expected, atol=1e-5)
+    assert seen == [("splash", tile_of(tokens)[1], tokens)]
+
+
+def test_tokens_that_devices_share_are_not_padded_together():
+    mesh = mesh_of(1, 2, 2, devices=jax.devices()[:4])
+    shapes = {}
+    for frames in (4, 3):  # two devices split four frames, but of three the tokens
+        (x, *_) = draw(2, frames, 520, 8)
+        placed = jax.device_put(x, sharding.replicated(mesh))
+        padded = sharding.jit(lambda x: pad_tokens(x, "splash"), mesh)(placed)
+        shapes[frames] = padded.shape[2]
+    assert shapes == {4: tile_of(520)[1], 3: 520}
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,12 @@ RANK = 3
 
 
 class EveryLayer(nnx.Module):
-    """A linear layer, and convolutions of every kind that a ControlNet has."""
+    """Linear layers and convolutions, used in every way that a ControlNet uses its own."""
 
     def __init__(self, d, make):
         self.linear = make.linear(d, d)
+        self.gated = make.linear(d, 2 * d)
+        self.in_heads = make.linear(d, d)
         self.without_bias = make.linear(d, d, bias=False)
         self.spatial = make.conv(d, d)
         self.pointwise = make.conv(d, d, (1, 1))
@@ -30,7 +32,9 @@ class EveryLayer(nnx.Module):
         self.halving = make.conv(d, 2 * d, strides=2)
 
     def __call__(self, x):
-        x = jax.nn.silu(self.pointwise(self.spatial(self.without_bias(self.linear(x)))))
+        value, gate = self.gated.halves(self.linear(x))
+        x = self.in_heads.heads(value * jax.nn.silu(gate), 2).reshape(x.shape)
+        x = jax.nn.silu(self.pointwise(self.spatial(self.without_bias(x))))
         return self.halving(jax.nn.silu(self.temporal(x)))
 
 
@@ -90,7 +94,7 @@ def test_gradients_are_those_of_whole_kernels_projected_on_the_factors():
             close = {"rtol": 1e-4, "atol": 1e-5 * np.abs(projected).max()}
             np.testing.assert_allclose(flat[stem + name], projected, **close, err_msg=stem + name)
             compared += 1
-    assert compared == 12
+    assert compared == 16
 
 
 def test_shared_factors_have_the_gradients_of_one_device():
