@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from posetraj_jax import tree
 from posetraj_jax.models.stages import MICRO, TINY, Encoder, EncoderConfig, Residuals, Steady
 from posetraj_jax.nn.embeddings import EmbeddingMLP
-from posetraj_jax.nn.folded import convolve_folded, fold
+from posetraj_jax.nn.folded import convolve_folded, convolve_folding
 from posetraj_jax.nn.layers import Initializer, Make, zeros
 from posetraj_jax.structs import CAMERA_NUMBERS, MAP_CHANNELS
 
@@ -113,8 +113,8 @@ class MapEmbedding(nnx.Module):
         """Features of the maps; a camera of zeros is the same as none."""
         x, convs = maps_pixels, [self.conv_in, *self.blocks]
         if self.folds:  # up to the first halving
-            x = fold(x.astype(self.dtype))
-            for conv in convs[:3]:
+            x = jax.nn.silu(convolve_folding(x.astype(self.dtype), self.conv_in))
+            for conv in convs[1:3]:
                 x = jax.nn.silu(convolve_folded(x, conv))
             convs = convs[3:]
         for conv in convs:
