@@ -49,8 +49,9 @@ def test_a_transformer_at_the_highest_resolution_takes_at_most_three_and_a_half_
 
 
 @pytest.mark.full
+@pytest.mark.xfail(strict=True, reason="3.5: see docs/performance.md")
 def test_the_whole_step_is_expected_to_take_at_most_2_8_floors(tmp_path):
-    """Takes an hour and 16 GB of memory."""
+    """Takes an hour and 21 GB of memory."""
     fields = {
         "model.remat": "none",
         "mesh.fsdp": 1,
