@@ -152,7 +152,7 @@ def constrain(x: Float[Array, "b f n *rest"]) -> Float[Array, "b f n *rest"]:
     Outside of a mesh this does nothing.
     """
     mesh = current_mesh()
-    return x if mesh is None else _placed(x, _video_spec(x.shape, mesh))
+    return x if mesh is None else _placed(x, video_spec(x.shape))
 
 
 def constrain_positions(x: Float[Array, "b f n *rest"]) -> Float[Array, "b f n *rest"]:
@@ -175,11 +175,13 @@ def attention_specs(shape: tuple[int, ...]) -> tuple[P, P]:
 
     Clips that are split by rows are split by queries here, and every device has all keys.
     """
-    of_queries = _video_spec(shape, current_mesh())
+    of_queries = video_spec(shape)
     return of_queries, P(*of_queries[:2])
 
 
-def _video_spec(shape: tuple[int, ...], mesh: AbstractMesh) -> P:
+def video_spec(shape: tuple[int, ...]) -> P:
+    """Where arrays [b f n ...] live that `constrain` has placed."""
+    mesh = current_mesh()
     by_frames = _divides(shape[1], mesh)
     by_rows = not by_frames and _divides(shape[2], mesh)
     axes = _batch_axes(shape[0], mesh)

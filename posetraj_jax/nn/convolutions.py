@@ -1,12 +1,12 @@
-"""Convolutions that change the resolution, taken apart so that no zero and no copy is multiplied.
+"""Convolutions in the form that is cheapest: those that change the resolution, and over frames.
 
-Output positions of one parity see the same taps of the kernel. A convolution for each of the four
+The first are taken apart so that no zero and no copy is multiplied. Output positions of one parity see the same taps of the kernel. A convolution for each of the four
 parities of (row, column), interleaved, does what one convolution over an enlarged image does:
 repeating pixels and convolving needs 16 products a pixel for 36, and the gradient of a halving
 convolution 9 for the 36 of one over an image that is three quarters zeros.
 
 All have the signature of `jax.lax.conv_general_dilated`, so that `nnx.Conv` can be given them;
-images are [n h w c], kernels [3 3 c_in c_out].
+images are [n h w c], kernels [3 3 c_in c_out], unless they say otherwise.
 """
 
 import functools
@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from posetraj_jax.sharding import CONTEXT, current_mesh
 
 Taps = Sequence[tuple[int, tuple[int, ...]]]
 """Of one parity: (offset of the input position, taps of the kernel that meet it), ascending."""
@@ -28,6 +30,7 @@ HALVED_BACK: tuple[Taps, Taps] = (((0, (1,)),), ((0, (2,)), (1, (0,))))
 tap 1, an odd one into two, through taps 2 and 0."""
 
 IMAGE_AXES = ("NHWC", "HWIO", "NHWC")
+SERIES_AXES = ("WNC", "WIO", "WNC")
 
 
 def convolve_doubled(
@@ -50,6 +53,31 @@ def convolve_halving(
     if tuple(strides) != (2, 2) or padding != ((1, 1), (1, 1)) or x.shape[1] % 2 or x.shape[2] % 2:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     return _halve(x, kernel, options.get("precision"))
+
+
+def convolve_frames(
+    x: Float[Array, "b f h w c"], kernel: Float[Array, "3 1 1 c d"], *args: Any, **options: Any
+) -> Float[Array, "b f h w d"]:
+    """A convolution over frames, one zero before and after them, as a TPU wants it.
+
+    As a volume, a clip by itself has a batch of one, and a TPU lays the batch beside the features:
+    a tile of eight rows then holds one. Here every position is an entry of the batch. Clips that
+    are split over devices stay volumes: a row of positions cannot be split within each clip.
+    """
+    mesh = current_mesh()
+    if mesh is not None and mesh.shape[CONTEXT] > 1:
+        return jax.lax.conv_general_dilated(x, kernel, *args, **options)
+    b, f, h, w, c = x.shape
+    series = x.swapaxes(0, 1).reshape(f, b * h * w, c)
+    convolved = jax.lax.conv_general_dilated(
+        series,
+        kernel[:, 0, 0],
+        (1,),
+        ((1, 1),),
+        dimension_numbers=SERIES_AXES,
+        precision=options.get("precision"),
+    )
+    return convolved.reshape(f, b, h, w, -1).swapaxes(0, 1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -135,32 +135,41 @@ class Linear(nnx.Linear):
         self, x: Float[Array, "*batch d_in"]
     ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
         """The first half of the output's features, and the second."""
-        x, kernel, bias = self._in_use(x)
+        (kernel, bias), x = self.in_use(), jnp.asarray(x, self.dtype)
         products = low_rank.project_halves(x, kernel)
         first, second = jnp.split(bias, 2)
         return products[0] + first, products[1] + second
 
     def heads(self, x: Float[Array, "*batch d_in"], k: int) -> Float[Array, "*batch k e"]:
         """The output's features in `k` equal parts."""
-        x, kernel, bias = self._in_use(x)
+        (kernel, bias), x = self.in_use(), jnp.asarray(x, self.dtype)
         kernel = low_rank.split_columns(kernel, k)
         product = self.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
         return product if bias is None else product + bias.reshape(k, -1)
 
-    def _in_use(self, x: Array) -> tuple[Any, ...]:
+    def in_use(self) -> tuple[Any, Array | None]:
+        """Kernel and bias as products take them: in the compute type, the kernel whole."""
         bias = None if self.bias is None else self.bias[...]
-        return self.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
+        return _weights_in_use(self.kernel[...], bias, self.dtype)
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether low-rank factors lie beside the kernel."""
+        return isinstance(self.kernel[...], Adapted)
 
 
 def _in_use(arrays: tuple[Any, Any, Any], *, dtype: Any) -> tuple[Any, ...]:
-    """Input, kernel and bias of a layer in the compute type; the kernel whole, wherever it lies."""
+    """Input, kernel and bias of a layer as it takes them; the hook that flax calls."""
     x, kernel, bias = arrays
+    return jnp.asarray(x, dtype), *_weights_in_use(kernel, bias, dtype)
 
+
+def _weights_in_use(kernel: Any, bias: Any, dtype: Any) -> tuple[Any, Array | None]:
     def use(array: Any) -> Array:
         return whole(jnp.asarray(array), dtype)
 
     kernel = kernel.map(use) if isinstance(kernel, Adapted) else use(kernel)
-    return jnp.asarray(x, dtype), kernel, bias if bias is None else jnp.asarray(bias, dtype)
+    return kernel, bias if bias is None else jnp.asarray(bias, dtype)
 
 
 @functools.partial(jax.jit, static_argnames="shape")

@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from posetraj_jax.nn.convolutions import convolve_doubled
+from posetraj_jax.nn.convolutions import convolve_doubled, convolve_frames
 from posetraj_jax.nn.layers import OVER_CLIP, OVER_FRAME, Blend, GroupNorm, Make
 
 SPATIAL_KERNEL = (3, 3)
@@ -30,12 +30,13 @@ class ResnetBlock(nnx.Module):
     ):
         kernel = TEMPORAL_KERNEL if temporal else SPATIAL_KERNEL
         axes = OVER_CLIP if temporal else OVER_FRAME
+        options = {"conv_general_dilated": convolve_frames} if temporal and make.for_tpu else {}
         self.norm1 = GroupNorm(c_in, make, eps, axes)
-        self.conv1 = make.conv(c_in, c_out, kernel)
+        self.conv1 = make.conv(c_in, c_out, kernel, **options)
         if temb_dim is not None:
             self.time_emb_proj = make.linear(temb_dim, c_out)
         self.norm2 = GroupNorm(c_out, make, eps, axes)
-        self.conv2 = make.conv(c_out, c_out, kernel)
+        self.conv2 = make.conv(c_out, c_out, kernel, **options)
         if c_in != c_out:
             self.conv_shortcut = make.conv(c_in, c_out, (1, 1))
 

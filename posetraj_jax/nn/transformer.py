@@ -46,7 +46,7 @@ class SpatialBlock(nnx.Module):
         """Tokens after the block; `from_image` is what `attn2` gives."""
         x = self._laid(x + self.attn1(self.norm1(x)))
         x = self._laid(x + from_image[:, None, None, :])
-        return self._laid(x + self.ff(self.norm3(x)))
+        return self._laid(self.ff.added(x, self.norm3))
 
 
 class TemporalBlock(nnx.Module):
@@ -67,10 +67,10 @@ class TemporalBlock(nnx.Module):
         self, x: Float[Array, "b f n d"], from_image: Float[Array, "b d"]
     ) -> Float[Array, "b f n d"]:
         """Tokens after the block; `from_image` is what `attn2` gives."""
-        x = self._laid(x + self.ff_in(self.norm_in(x)))
+        x = self._laid(self.ff_in.added(x, self.norm_in))
         x = self._laid(x + self.attn1.over_frames(self.norm1(x)))
         x += spread_over_positions(from_image, x.shape[2], self.order)
-        return self._laid(x + self.ff(self.norm3(x)))
+        return self._laid(self.ff.added(x, self.norm3))
 
 
 class SpatioTemporalTransformer(nnx.Module):
