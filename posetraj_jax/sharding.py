@@ -6,16 +6,13 @@ splits a clip, by its frames or, where they do not divide, by its rows. "pjit" o
 """
 
 import bisect
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -39,10 +36,6 @@ PARAMETER_TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 MAX_FSDP = 16
 """Devices that `mesh.fsdp = 0` shares parameters over at most: XLA turns gathers of parts with
 fewer rows than a TPU's tile into sums over all devices, at twice the bytes."""
-
-WHOLE = "whole_kernel"
-"""Name of the kernels that `whole` gathers, for policies of `jax.checkpoint`: they are gathered
-again in the backward pass, never kept."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +119,7 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 
 def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:
-    """`jax.jit` of a function that knows the mesh it runs on, as `constrain` and `whole` need.
+    """`jax.jit` of a function that knows its mesh, as `constrain` and `shared_kernels` need.
 
     At least one argument must lie on the mesh: from numpy arrays alone JAX makes a program for one
     device.
@@ -200,41 +193,6 @@ def _divides(size: int, mesh: AbstractMesh) -> bool:
 def _batch_axes(clips: int, mesh: AbstractMesh) -> tuple[str, ...] | None:
     """None for clips that do not divide, as when a single one is sampled: all devices make it."""
     return BATCH_AXES if clips % batch_shards(mesh) == 0 else None
-
-
-def is_split() -> bool:
-    """Whether what is traced now runs on devices that share parameters."""
-    mesh = current_mesh()
-    return mesh is not None and mesh.shape[FSDP] > 1
-
-
-def whole(kernel: Float[Array, "*axes"], dtype: Any) -> Float[Array, "*axes"]:
-    """A kernel as a layer uses it: in the compute type, gathered from the devices that share it.
-
-    The cast comes first, so that the devices exchange the narrow type, and its gradient is summed
-    straight into the parts that the devices keep.
-    """
-    if not is_split():
-        return kernel.astype(dtype)
-    return checkpoint_name(_gather(kernel, jnp.dtype(dtype)), WHOLE)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _gather(kernel: Array, dtype: Any) -> Array:
-    # Without the barrier XLA gathers first and casts then, at twice the bytes.
-    return _placed(jax.lax.optimization_barrier(kernel.astype(dtype)), P())
-
-
-def _gather_forward(kernel: Array, dtype: Any) -> tuple[Array, Array]:
-    return _gather(kernel, dtype), jnp.zeros((0,), kernel.dtype)
-
-
-def _gather_backward(dtype: Any, of_type: Array, gradient: Array) -> tuple[Array]:
-    spec = _spec("kernel", gradient.shape, current_mesh())
-    return (_placed(gradient, spec).astype(of_type.dtype),)
-
-
-_gather.defvjp(_gather_forward, _gather_backward)
 
 
 def _placed(x: Array, spec: P) -> Array:
@@ -312,7 +270,8 @@ def parameter_shardings(tree: Any, mesh: Mesh, placement: str = "sharded") -> An
     if placement == "replicated":
         return jax.tree.map(lambda leaf: replicated(mesh), tree)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: NamedSharding(mesh, _spec(path_of(path), leaf.shape, mesh)), tree
+        lambda path, leaf: NamedSharding(mesh, parameter_spec(path_of(path), leaf.shape, mesh)),
+        tree,
     )
 
 
@@ -340,7 +299,8 @@ def path_of(path: tuple[Any, ...]) -> str:
     return ".".join(str(name) for name in names)
 
 
-def _spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
+def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
+    """Where one leaf of this path and shape lives."""
     axes = first_match(PARAMETER_TABLE, path)
     if not axes or not shape:
         return P()

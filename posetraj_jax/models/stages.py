@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from posetraj_jax.nn.attention import TemporalContext
 from posetraj_jax.nn.embeddings import EmbeddingMLP, sinusoid
-from posetraj_jax.nn.layers import NUM_GROUPS, Make, checkpointed
+from posetraj_jax.nn.group_norm import NUM_GROUPS
+from posetraj_jax.nn.layers import Make, checkpointed
 from posetraj_jax.nn.resnet import Downsample, SpatioTemporalResBlock, Upsample
 from posetraj_jax.nn.transformer import SpatioTemporalTransformer, VideoContext
 from posetraj_jax.sharding import constrain

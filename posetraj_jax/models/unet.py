@@ -76,4 +76,4 @@ class UNet(Encoder):
             taken = tuple(remaining.pop() for _ in stage.resnets)
             with jax.named_scope(f"up_{self.config.num_levels - 1 - i}"):
                 x = stage(x, taken, temb, contexts)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out.silu(x))

@@ -4,13 +4,13 @@ import dataclasses
 import itertools
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from posetraj_jax.nn.attention import SelfAttention
-from posetraj_jax.nn.layers import NUM_GROUPS, GroupNorm, Make
+from posetraj_jax.nn.group_norm import NUM_GROUPS
+from posetraj_jax.nn.layers import GroupNorm, Make
 from posetraj_jax.nn.resnet import (
     TEMPORAL_KERNEL,
     Downsample,
@@ -131,7 +131,7 @@ class Encoder(nnx.Module):
         x = self.conv_in(x)
         for stage in self.down_blocks:
             x = stage(x)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(self.mid_block(x))))
+        return self.conv_out(self.conv_norm_out.silu(self.mid_block(x)))
 
 
 class DecoderStage(nnx.Module):
@@ -192,7 +192,7 @@ class Decoder(nnx.Module):
         x = self.mid_block(self.conv_in(x))
         for stage in self.up_blocks:
             x = stage(x)
-        x = self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        x = self.conv_out(self.conv_norm_out.silu(x))
         return self.time_conv_out(x)
 
 

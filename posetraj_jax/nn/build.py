@@ -17,7 +17,7 @@ from flax import nnx
 from posetraj_jax import tree
 from posetraj_jax.nn import low_rank
 from posetraj_jax.nn.attention_kernels import Attention
-from posetraj_jax.nn.layers import POLICIES, Make, Remat
+from posetraj_jax.nn.layers import Make, Remat
 
 Params = dict[str, Any]
 
@@ -84,8 +84,8 @@ def build(
     Raises:
         ValueError: Unknown `remat` or `attention`.
     """
-    if unknown := set(remat) - set(POLICIES):
-        raise ValueError(f"remat is one of {', '.join(POLICIES)}, got {sorted(unknown)}")
+    if unknown := set(remat) - set(get_args(Remat)):
+        raise ValueError(f"remat is one of {', '.join(get_args(Remat))}, got {sorted(unknown)}")
     if attention not in get_args(Attention):
         raise ValueError(f"attention is one of {get_args(Attention)}, got {attention!r}")
     return Network(module_cls, config, jnp.dtype(dtype), tuple(remat), attention)

@@ -1,9 +1,10 @@
 """Convolutions in the form that is cheapest: those that change the resolution, and over frames.
 
-The first are taken apart so that no zero and no copy is multiplied. Output positions of one parity see the same taps of the kernel. A convolution for each of the four
-parities of (row, column), interleaved, does what one convolution over an enlarged image does:
-repeating pixels and convolving needs 16 products a pixel for 36, and the gradient of a halving
-convolution 9 for the 36 of one over an image that is three quarters zeros.
+The first are taken apart so that no zero and no copy is multiplied. Output positions of one parity
+see the same taps of the kernel. A convolution for each of the four parities of (row, column),
+interleaved, does what one convolution over an enlarged image does: repeating pixels and convolving
+needs 16 products a pixel for 36, and the gradient of a halving convolution 9 for the 36 of one over
+an image that is three quarters zeros.
 
 All have the signature of `jax.lax.conv_general_dilated`, so that `nnx.Conv` can be given them;
 images are [n h w c], kernels [3 3 c_in c_out], unless they say otherwise.

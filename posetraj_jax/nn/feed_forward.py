@@ -1,11 +1,13 @@
 """The feed-forward layers of a transformer: a projection with a gate (GEGLU), and one back."""
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from posetraj_jax.nn.fused_feed_forward import Weights, feed_forward_on_tpu, suits
 from posetraj_jax.nn.geglu import geglu
 from posetraj_jax.nn.layers import Make
+from posetraj_jax.nn.shared_kernels import use_whole
 
 EXPANSION = 4
 
@@ -27,7 +29,13 @@ class FeedForward(nnx.Module):
         is_adapted = self.proj_in.is_adapted or self.proj_out.is_adapted
         if not self.for_tpu or is_adapted or not suits(x, self.proj_out.in_features):
             return x + self(norm(x))
-        of_norm = norm.scale[...], norm.bias[...]
-        return feed_forward_on_tpu(
-            x, Weights(*of_norm, *self.proj_in.in_use(), *self.proj_out.in_use())
-        )
+        kernels = self.proj_in.kernel[...], self.proj_out.kernel[...]
+        biases = (jnp.asarray(layer.bias[...], x.dtype) for layer in (self.proj_in, self.proj_out))
+        return use_whole(_fused, kernels, x.dtype, x, norm.scale[...], norm.bias[...], *biases)
+
+
+def _fused(
+    kernels: tuple[Array, Array], x: Array, scale: Array, shift: Array, b_in: Array, b_out: Array
+) -> Array:
+    w_in, w_out = kernels
+    return feed_forward_on_tpu(x, Weights(scale, shift, w_in, b_in, w_out, b_out))

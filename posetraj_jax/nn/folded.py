@@ -6,13 +6,15 @@ resolution of pixels leave seven eighths of it idle: an image of 320 x 576 x 16 
 tap does not reach: more products, for a fraction of the memory and of the time.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from posetraj_jax.nn.convolutions import IMAGE_AXES
-from posetraj_jax.sharding import whole
+from posetraj_jax.nn.shared_kernels import use_whole
 
 
 def convolve_folding(
@@ -23,7 +25,7 @@ def convolve_folding(
     Every 2 x 2 pixels are one, their features side by side, row by row. The image itself is not
     folded first: to turn three channels takes longer than the convolution.
     """
-    return _convolve(x, _spread(_kernel(conv, x)), jnp.tile(_bias(conv, x), 4), 2, (1, 1))
+    return _convolve(x, conv, _spread, 4, 2, (1, 1))
 
 
 def convolve_folded(
@@ -33,12 +35,16 @@ def convolve_folded(
 
     `d` is four times the convolution's features in the first case.
     """
-    kernel, bias = _kernel(conv, x), _bias(conv, x)
+
+    def first(kernel: Array) -> Array:
+        return _fold_taps(jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0))))
+
+    def around(kernel: Array) -> Array:
+        return _fold_taps(jnp.pad(_spread(kernel), ((1, 1), (1, 1), (0, 0), (0, 0))))
+
     if conv.strides == 2:
-        first = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
-        return _convolve(x, _fold_taps(first), bias, 1, (1, 0))
-    around = jnp.pad(_spread(kernel), ((1, 1), (1, 1), (0, 0), (0, 0)))
-    return _convolve(x, _fold_taps(around), jnp.tile(bias, 4), 1, (1, 1))
+        return _convolve(x, conv, first, 1, 1, (1, 0))
+    return _convolve(x, conv, around, 4, 1, (1, 1))
 
 
 def _spread(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "4 4 c d4"]:
@@ -60,21 +66,21 @@ def _fold_taps(kernel: Float[Array, "h w c d"]) -> Float[Array, "h2 w2 c4 d"]:
 
 
 def _convolve(
-    x: Float[Array, "*batch h w c"], kernel: Array, bias: Array, stride: int, sides: tuple[int, int]
+    x: Float[Array, "*batch h w c"],
+    conv: nnx.Conv,
+    laid_out: Callable[[Array], Array],
+    pixels: int,
+    stride: int,
+    sides: tuple[int, int],
 ) -> Float[Array, "*batch h2 w2 d"]:
-    convolved = jax.lax.conv_general_dilated(
-        x.reshape(-1, *x.shape[-3:]),
-        kernel,
-        (stride, stride),
-        (sides, sides),
-        dimension_numbers=IMAGE_AXES,
-    )
+    """With the kernel as `laid_out` makes it, for so many pixels at a time."""
+
+    def product(kernel: Array, x: Array) -> Array:
+        images, strides, padding = x.reshape(-1, *x.shape[-3:]), (stride, stride), (sides, sides)
+        return jax.lax.conv_general_dilated(
+            images, laid_out(kernel), strides, padding, dimension_numbers=IMAGE_AXES
+        )
+
+    convolved = use_whole(product, jnp.asarray(conv.kernel[...]), x.dtype, x)
+    bias = jnp.tile(jnp.asarray(conv.bias[...], x.dtype), pixels)
     return convolved.reshape(*x.shape[:-3], *convolved.shape[1:]) + bias
-
-
-def _kernel(conv: nnx.Conv, x: Array) -> Array:
-    return whole(jnp.asarray(conv.kernel[...]), x.dtype)
-
-
-def _bias(conv: nnx.Conv, x: Array) -> Array:
-    return jnp.asarray(conv.bias[...], x.dtype)

@@ -14,20 +14,19 @@ from jaxtyping import Array, Float
 from posetraj_jax.nn import low_rank
 from posetraj_jax.nn.attention_kernels import Attention
 from posetraj_jax.nn.convolutions import convolve_halving
+from posetraj_jax.nn.group_norm import group_norm
 from posetraj_jax.nn.low_rank import Adapted
-from posetraj_jax.sharding import WHOLE, is_split, whole
+from posetraj_jax.nn.shared_kernels import recomputing
 
 Remat = Literal["none", "blocks", "dots"]
 Initializer = Callable[..., Any]
 
-NUM_GROUPS = 32
 OVER_FRAME = (-3, -2)
 OVER_CLIP = (-4, -3, -2)
 
 BLOCK = 2**22
 
 POLICIES = {
-    "none": jax.checkpoint_policies.save_anything_except_these_names(WHOLE),
     "dots": jax.checkpoint_policies.dots_saveable,
     "blocks": jax.checkpoint_policies.nothing_saveable,
 }
@@ -135,41 +134,32 @@ class Linear(nnx.Linear):
         self, x: Float[Array, "*batch d_in"]
     ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
         """The first half of the output's features, and the second."""
-        (kernel, bias), x = self.in_use(), jnp.asarray(x, self.dtype)
+        x, kernel, bias = self._in_use(x)
         products = low_rank.project_halves(x, kernel)
         first, second = jnp.split(bias, 2)
         return products[0] + first, products[1] + second
 
     def heads(self, x: Float[Array, "*batch d_in"], k: int) -> Float[Array, "*batch k e"]:
         """The output's features in `k` equal parts."""
-        (kernel, bias), x = self.in_use(), jnp.asarray(x, self.dtype)
-        kernel = low_rank.split_columns(kernel, k)
-        product = self.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+        x, kernel, bias = self._in_use(x)
+        product = low_rank.project_heads(x, kernel, k)
         return product if bias is None else product + bias.reshape(k, -1)
-
-    def in_use(self) -> tuple[Any, Array | None]:
-        """Kernel and bias as products take them: in the compute type, the kernel whole."""
-        bias = None if self.bias is None else self.bias[...]
-        return _weights_in_use(self.kernel[...], bias, self.dtype)
 
     @property
     def is_adapted(self) -> bool:
         """Whether low-rank factors lie beside the kernel."""
         return isinstance(self.kernel[...], Adapted)
 
+    def _in_use(self, x: Array) -> tuple[Any, ...]:
+        bias = None if self.bias is None else self.bias[...]
+        return _in_use((x, self.kernel[...], bias), dtype=self.dtype)
+
 
 def _in_use(arrays: tuple[Any, Any, Any], *, dtype: Any) -> tuple[Any, ...]:
-    """Input, kernel and bias of a layer as it takes them; the hook that flax calls."""
+    """Input and bias of a layer in the compute type; the kernel as it lies, for `use_whole`."""
     x, kernel, bias = arrays
-    return jnp.asarray(x, dtype), *_weights_in_use(kernel, bias, dtype)
-
-
-def _weights_in_use(kernel: Any, bias: Any, dtype: Any) -> tuple[Any, Array | None]:
-    def use(array: Any) -> Array:
-        return whole(jnp.asarray(array), dtype)
-
-    kernel = kernel.map(use) if isinstance(kernel, Adapted) else use(kernel)
-    return kernel, bias if bias is None else jnp.asarray(bias, dtype)
+    kernel = kernel if isinstance(kernel, Adapted) else jnp.asarray(kernel)
+    return jnp.asarray(x, dtype), kernel, bias if bias is None else jnp.asarray(bias, dtype)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -178,12 +168,7 @@ def _cut(block: Array, start: Any, shape: tuple[int, ...]) -> Array:
 
 
 class GroupNorm(nnx.Module):
-    """Group normalisation over 32 groups, from moments per channel.
-
-    Reducing each channel first and then 10 channels of a group reads the activations in their own
-    layout; the usual reshape to groups does not vectorise. The variance is taken around the mean
-    (two passes), because E[x²]-E[x]² loses digits in float32.
-    """
+    """Group normalisation over 32 groups: see `nn.group_norm`."""
 
     def __init__(self, channels: int, make: Make, eps: float, axes: tuple[int, ...] = OVER_FRAME):
         self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
@@ -192,18 +177,15 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
         """Normalises over the group's channels and `axes`: one frame, or all frames of a clip."""
-        x32 = x.astype(jnp.float32)
-        centred = x32 - self._group_mean(x32)
-        inverse_std = jax.lax.rsqrt(self._group_mean(jnp.square(centred)) + self.eps)
-        scale = self.scale[...].astype(jnp.float32)
-        y = centred * (inverse_std * scale) + self.bias[...].astype(jnp.float32)
-        return y.astype(self.dtype)
+        return self._normalised(x, silu=False)
 
-    def _group_mean(self, x: Array) -> Array:
-        per_channel = jnp.mean(x, axis=self.axes, keepdims=True)
-        grouped = per_channel.reshape(*per_channel.shape[:-1], NUM_GROUPS, -1)
-        mean = jnp.mean(grouped, axis=-1, keepdims=True)
-        return jnp.broadcast_to(mean, grouped.shape).reshape(per_channel.shape)
+    def silu(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
+        """SiLU of the same."""
+        return self._normalised(x, silu=True)
+
+    def _normalised(self, x: Array, silu: bool) -> Array:
+        params = self.scale[...], self.bias[...]
+        return group_norm(x, *params, self.eps, self.axes, silu).astype(self.dtype)
 
 
 class Blend(nnx.Module):
@@ -249,9 +231,13 @@ def checkpointed(block: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
     """`block`, recomputed in the backward pass as `remat` says.
 
     "none" stores what autodiff wants, "blocks" stores the block's inputs only, "dots" also the
-    results of matrix products and convolutions. Values and gradients are the same. Whatever it
-    says, kernels that were gathered from other devices are gathered again, not kept.
+    results of matrix products and convolutions. Values and gradients are the same.
     """
-    if remat == "none" and not is_split():
+    if remat == "none":
         return block
-    return jax.checkpoint(lambda *args: block(*args), policy=POLICIES[remat])
+
+    def run(*args: Any) -> Any:
+        with recomputing():
+            return block(*args)
+
+    return jax.checkpoint(run, policy=POLICIES[remat])

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from posetraj_jax.nn.shared_kernels import use_whole
+
 KERNEL, DOWN, UP = "kernel", "down", "up"
 """Names of leaves: the kernel [... c_in c_out] and its factors [... c_in r] and [r c_out]."""
 
@@ -38,10 +40,6 @@ class Adapted:
     def __getitem__(self, index: EllipsisType) -> "Adapted":
         """Itself: Flax reads every parameter as `parameter[...]`."""
         return self
-
-    def map(self, function: Callable[[Any], Any]) -> "Adapted":
-        """The same with `function` applied to the kernel and to both factors."""
-        return Adapted(*map(function, (self.kernel, self.down, self.up)))
 
 
 def joined(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,47 +64,61 @@ def merge(
 
 
 def dot_general(x: Array, kernel: Array | Adapted, dimension_numbers: Any, **options: Any) -> Array:
-    """`jax.lax.dot_general` of a linear layer, for adapted kernels too."""
-    product = functools.partial(jax.lax.dot_general, dimension_numbers=dimension_numbers, **options)
-    if not isinstance(kernel, Adapted):
-        return product(x, kernel)
-    return product(x, kernel.kernel) + product(product(x, kernel.down), kernel.up)
+    """`jax.lax.dot_general` of a linear layer, for adapted kernels too; the kernel may be split."""
+
+    def product(kernel: Array, x: Array) -> Array:
+        return jax.lax.dot_general(x, kernel, dimension_numbers, **options)
+
+    return _with_factors(product, x, kernel)
 
 
 def project_halves(
     x: Float[Array, "*batch c_in"], kernel: Float[Array, "c_in c_out"] | Adapted
 ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
     """The products with the first and with the second half of a kernel's columns."""
-    if not isinstance(kernel, Adapted):
+
+    def product(kernel: Array, x: Array) -> tuple[Array, Array]:
         first, second = jnp.split(kernel, 2, axis=-1)
         return x @ first, x @ second
-    plain = project_halves(x, kernel.kernel)
-    added = project_halves(x @ kernel.down, kernel.up)
-    return plain[0] + added[0], plain[1] + added[1]
+
+    return _with_factors(product, x, kernel)
 
 
-def split_columns(
-    kernel: Float[Array, "c_in c_out"] | Adapted, parts: int
-) -> Float[Array, "c_in parts c"] | Adapted:
-    """The kernel with its columns in equal parts."""
-    if isinstance(kernel, Adapted):
-        wide, up = split_columns(kernel.kernel, parts), split_columns(kernel.up, parts)
-        return Adapted(wide, kernel.down, up)
-    return kernel.reshape(kernel.shape[0], parts, -1)
+def project_heads(
+    x: Float[Array, "*batch c_in"], kernel: Float[Array, "c_in c_out"] | Adapted, k: int
+) -> Float[Array, "*batch k c"]:
+    """The product with a kernel, its columns in `k` equal parts."""
+
+    def product(kernel: Array, x: Array) -> Array:
+        return jnp.tensordot(x, kernel.reshape(kernel.shape[0], k, -1), 1)
+
+    return _with_factors(product, x, kernel)
+
+
+def _with_factors(product: Callable[[Array, Array], Any], x: Array, kernel: Array | Adapted) -> Any:
+    """product(kernel, x), linear in both; of an adapted kernel the sum of what its parts make."""
+    if not isinstance(kernel, Adapted):
+        return use_whole(product, kernel, x.dtype, x)
+    narrow = use_whole(lambda down, x: x @ down, kernel.down, x.dtype, x)
+    added = use_whole(product, kernel.up, x.dtype, narrow)
+    return jax.tree.map(jnp.add, use_whole(product, kernel.kernel, x.dtype, x), added)
 
 
 @functools.cache
 def convolving(convolve: Callable[..., Array]) -> Callable[..., Array]:
-    """`jax.lax.conv_general_dilated`, or a function like it, for adapted kernels too.
+    """`jax.lax.conv_general_dilated`, or a function like it, for adapted and for split kernels too.
 
     Images are channels last.
     """
 
     def convolve_adapted(x: Array, kernel: Array | Adapted, *args: Any, **options: Any) -> Array:
-        if not isinstance(kernel, Adapted):
+        def product(kernel: Array, x: Array) -> Array:
             return convolve(x, kernel, *args, **options)
-        narrow = convolve(x, kernel.down, *args, **options)
-        added = jnp.matmul(narrow, kernel.up, precision=options.get("precision"))
-        return convolve(x, kernel.kernel, *args, **options) + added
+
+        if not isinstance(kernel, Adapted):
+            return use_whole(product, kernel, x.dtype, x)
+        narrow = use_whole(product, kernel.down, x.dtype, x)
+        added = use_whole(lambda up, narrow: narrow @ up, kernel.up, x.dtype, narrow)
+        return use_whole(product, kernel.kernel, x.dtype, x) + added
 
     return convolve_adapted

@@ -44,10 +44,10 @@ class ResnetBlock(nnx.Module):
         self, x: Float[Array, "*batch h w c_in"], temb: Float[Array, "b d"] | None = None
     ) -> Float[Array, "*batch h w c_out"]:
         """The block's output; `temb` is one embedding per clip, not per frame."""
-        hidden = self.conv1(jax.nn.silu(self.norm1(x)))
+        hidden = self.conv1(self.norm1.silu(x))
         if temb is not None:
             hidden += self.time_emb_proj(jax.nn.silu(temb))[:, None, None, None, :]
-        hidden = self.conv2(jax.nn.silu(self.norm2(hidden)))
+        hidden = self.conv2(self.norm2.silu(hidden))
         shortcut = self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x
         return shortcut + hidden
 

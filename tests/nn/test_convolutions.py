@@ -5,10 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posetraj_jax import flops
-from posetraj_jax.nn.convolutions import IMAGE_AXES, convolve_doubled, convolve_halving
+from posetraj_jax import flops, sharding
+from posetraj_jax.nn.convolutions import (
+    IMAGE_AXES,
+    convolve_doubled,
+    convolve_frames,
+    convolve_halving,
+)
+from tests.meshes import mesh_of
 
 SIDES = ((1, 1), (1, 1))
+VOLUME = ((1, 1, 1), ((1, 1), (0, 0), (0, 0)))
+VOLUME_OPTIONS = {"dimension_numbers": ("NDHWC", "DHWIO", "NDHWC"), "precision": "highest"}
 
 
 def plain(x, kernel, strides, padding=SIDES):
@@ -72,3 +80,48 @@ def test_an_odd_side_takes_the_plain_form(shape):
     options = {"dimension_numbers": IMAGE_AXES, "precision": "highest"}
     other = convolve_halving(x, kernel, (2, 2), padded, **options)
     np.testing.assert_array_equal(other, plain(x, kernel, (2, 2), padded))
+
+
+def over_frames(x, kernel):
+    return convolve_frames(x, kernel, *VOLUME, **VOLUME_OPTIONS)
+
+
+def plain_over_frames(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, *VOLUME, **VOLUME_OPTIONS)
+
+
+def with_gradients(function):
+    def run(x, kernel, gradient):
+        made, back = jax.vjp(function, x, kernel)
+        return made, *back(gradient)
+
+    return run
+
+
+@pytest.mark.parametrize("devices", [None, (4, 1, 1), (2, 2, 1), (2, 1, 2), (1, 1, 4)], ids=str)
+def test_over_frames_a_clip_is_convolved_as_a_volume_is(devices):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, gradient = (jax.random.normal(key, (4, 8, 6, 5, 8)) for key in keys[:2])
+    kernel = jax.random.normal(keys[2], (3, 1, 1, 8, 8))
+    run, placed = jax.jit(with_gradients(over_frames)), (x, kernel, gradient)
+    if devices:
+        mesh = mesh_of(*devices, devices=jax.devices()[:4])
+
+        def constrained(x, kernel):
+            return sharding.constrain(over_frames(sharding.constrain(x), kernel))
+
+        run = sharding.jit(with_gradients(constrained), mesh)
+        placed = jax.device_put(placed, sharding.replicated(mesh))
+    for got, wanted in zip(
+        run(*placed), with_gradients(plain_over_frames)(x, kernel, gradient), strict=True
+    ):
+        np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_over_frames_positions_are_the_batch():
+    """So that no batch of one shares a TPU's tile with the features."""
+    x, kernel = jnp.zeros((1, 4, 6, 5, 8)), jnp.zeros((3, 1, 1, 8, 8))
+    equations = jax.make_jaxpr(over_frames)(x, kernel).eqns
+    (made,) = (each.invars[0].aval for each in equations if "conv" in each.primitive.name)
+    assert made.shape == (4, 30, 8)
+    assert flops.count(over_frames, x, kernel) == flops.count(plain_over_frames, x, kernel)

@@ -7,6 +7,7 @@ from jax.sharding import SingleDeviceSharding
 
 from posetraj_jax.nn.attention_kernels import attend_splash
 from posetraj_jax.nn.frame_attention import MOST_FRAMES, attend_frames_on_tpu
+from posetraj_jax.nn.fused_feed_forward import Weights, feed_forward_on_tpu
 from posetraj_jax.planning import topology, work
 from posetraj_jax.planning.hlo import parse
 
@@ -37,8 +38,34 @@ def test_forward_and_backward_fit(chip, attend, shapes):
             made, back = jax.vjp(attend, q, k, v)
             return made, *back(gradient)
 
-        lowered = jax.jit(both).trace(*[array] * 4).lower(lowering_platforms=("tpu",))
-        program = parse(lowered.compile().as_text().splitlines())
-        kernels = work.of_program(program).kernels
+        kernels = kernels_of(both, *[array] * 4)
         assert len(kernels) == 2
         assert all(kernel.flops > 0 for kernel in kernels)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize(("tokens", "d"), [(2880, 320), (720, 640), (180, 1280)])
+def test_feed_forward_layers_fit(chip, tokens, d, dtype):
+    """With the weights' gradients, which take the most memory."""
+
+    def abstract(*shape):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=SingleDeviceSharding(chip))
+
+    x, h = abstract(1, 14, tokens, d), 4 * d
+    shapes = (d,), (d,), (d, 2 * h), (2 * h,), (h, d), (d,)
+    weights = Weights(*(abstract(*shape) for shape in shapes))
+
+    def both(x, weights, gradient):
+        made, back = jax.vjp(feed_forward_on_tpu, x, weights)
+        return made, *back(gradient)
+
+    products = 2 * 14 * tokens * d * h
+    assert [kernel.flops for kernel in kernels_of(both, x, weights, x)] == [
+        3 * products,
+        5 * products,
+    ]
+
+
+def kernels_of(function, *args):
+    lowered = jax.jit(function).trace(*args).lower(lowering_platforms=("tpu",))
+    return work.of_program(parse(lowered.compile().as_text().splitlines())).kernels
