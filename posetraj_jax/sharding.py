@@ -119,7 +119,7 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 
 def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:
-    """`jax.jit` of a function that knows its mesh, as `constrain` and `shared_kernels` need.
+    """`jax.jit` of a function that knows the mesh it runs on, as `constrain` and `use_whole` need.
 
     At least one argument must lie on the mesh: from numpy arrays alone JAX makes a program for one
     device.
