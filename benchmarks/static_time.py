@@ -31,7 +31,7 @@ LEVELS = (
     ("the rest of the networks", r"\b(UNet|ControlNet|VAE|CLIPVision)\b"),
     ("optimizer and others", r""),
 )
-KINDS = ("products", "attention kernels", "reductions", "copies", "messages", "elementwise")
+KINDS = ("products", "kernels", "reductions", "copies", "messages", "elementwise")
 MESSAGES = r"all-|reduce-scatter|collective-"
 NOTHING = {"fusion", "parameter", "constant", "bitcast", "tuple", "async-start"}
 COPIES = r"copy|transpose|slice|concatenate|gather|pad|reshape"
@@ -97,7 +97,7 @@ def level_of(instruction: Instruction) -> str:
 def kind_of(instruction: Instruction, program: Program) -> str:
     """The column of an instruction; a fusion is what is dearest in it."""
     if work.is_kernel(instruction):
-        return "attention kernels"
+        return "kernels"
     fused = re.search(r"\bcalls=%([^\s,)]+)", instruction.rest)
     inside = program.computations.get(fused[1], []) if fused else []
     opcodes = {instruction.opcode, *(i.opcode for i in inside)}

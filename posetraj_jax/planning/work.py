@@ -19,7 +19,11 @@ CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 ABSURD_CYCLES = 10**12
 """A quarter of an hour for one instruction: the compiler writes such numbers where it has none."""
 KERNEL = 'custom_call_target="tpu_custom_call"'
-KERNEL_FLOPS = re.compile(r'"cost_estimate":\{[^}]*"flops":"?(\d+)')
+KERNEL_TELLS = {
+    figure: re.compile(rf'"cost_estimate":\{{[^}}]*"{figure}":"?(\d+)')
+    for figure in ("flops", "bytes_accessed")
+}
+"""What the author of a kernel says of one call."""
 SPLASH = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}
 """Attention's kernels, which tell no FLOPs: products of queries and keys of every head."""
 SPLASH_OPERANDS = re.compile(r"operand_layout_constraints=\{s8\S+, s8\S+, (\S+), (\S+),")
@@ -32,6 +36,7 @@ class Kernel(NamedTuple):
     """Of one call, padding counted: as its author says, or by the shapes that attention is given; 0
     for other kernels."""
     num_bytes: int
+    """Of its operands and results once, or more where its author says so."""
     runs: int
 
 
@@ -60,9 +65,11 @@ def of_program(program: Program) -> Work:
             cycles += runs * estimate
         if instruction.opcode in FREE or instruction.opcode.endswith("-done"):
             continue
-        moved += runs * _moved(instruction, sizes)
         if is_kernel(instruction):
             kernels.append(kernel_of(instruction, runs, sizes))
+            moved += runs * kernels[-1].num_bytes
+        else:
+            moved += runs * _moved(instruction, sizes)
     return Work(moved, cycles, absurd, kernels)
 
 
@@ -85,9 +92,10 @@ def is_kernel(instruction: Instruction) -> bool:
 
 def kernel_of(instruction: Instruction, runs: int, sizes: dict[str, int]) -> Kernel:
     """What is known of the kernel that it calls."""
-    told = KERNEL_FLOPS.search(instruction.rest)
-    flops = int(told[1]) if told else _flops_of_attention(instruction)
-    return Kernel(flops, _moved(instruction, sizes), runs)
+    found = {name: tells.search(instruction.rest) for name, tells in KERNEL_TELLS.items()}
+    told = {name: int(match[1]) for name, match in found.items() if match}
+    flops = told["flops"] if "flops" in told else _flops_of_attention(instruction)
+    return Kernel(flops, max(_moved(instruction, sizes), told.get("bytes_accessed", 0)), runs)
 
 
 def _flops_of_attention(instruction: Instruction) -> int:

@@ -34,7 +34,7 @@ def test_every_instruction_is_counted_once_in_its_level_and_kind():
     assert rows == {
         ("level 0", "products"): 10.0,
         ("maps", "copies"): 3.0,
-        ("level 1", "attention kernels"): 50.0,
+        ("level 1", "kernels"): 50.0,
         ("optimizer and others", "elementwise"): 1.0,
     }
     table = static_time.table(Breakdown(rows, 8.0)).splitlines()

@@ -19,7 +19,7 @@ ENTRY %main (a: f32[100]) -> f32[100] {
   %c = f32[100]{0} add(%b, %a), backend_config={"estimated_cycles":"9223372036854775807"}
   %s = f32[10]{0} slice(%c), slice={[0:10]}
   %u = f32[100]{0} dynamic-update-slice(%c, %s, %i)
-  %k = f32[100]{0} custom-call(%u), custom_call_target="tpu_custom_call", backend_config={"custom_call_config": {"body": "x", "cost_estimate":{"flops":"5000","bytes_accessed":"9"}}}
+  %k = f32[100]{0} custom-call(%u), custom_call_target="tpu_custom_call", backend_config={"custom_call_config": {"body": "x", "cost_estimate":{"flops":"5000","bytes_accessed":"900"}}}
   ROOT %t = (f32[100]{0}) tuple(%k)
 }
 """  # noqa: E501
@@ -28,10 +28,10 @@ ENTRY %main (a: f32[100]) -> f32[100] {
 def test_every_instruction_reads_and_writes_once():
     done = work.of_program(hlo.parse(TEXT.splitlines()))
     fusion, added = 400 + 512, 400 + 512 + 400  # 100 numbers, padded to 128 in %b
-    piece, update, kernel = 2 * 40, 2 * 40, 800
+    piece, update, kernel = 2 * 40, 2 * 40, 900
     assert done.hbm_bytes == fusion + added + piece + update + kernel
     assert (done.cycles, done.without_cycles) == (70, 1)
-    assert done.kernels == [Kernel(5000, 800, 1)]
+    assert done.kernels == [Kernel(5000, 900, 1)]
 
 
 ATTENTION = """\
@@ -40,6 +40,11 @@ ENTRY %main (q: bf16[14,5,3072,64]) -> bf16[14,5,3072,64] {
   ROOT %dkv = bf16[14,5,3072,64]{3,2,1,0} custom-call(%fwd), custom_call_target="tpu_custom_call", operand_layout_constraints={s8[1,3,3]{2,1,0}, s8[1,3,3]{2,1,0}, bf16[14,5,3072,64]{3,2,1,0}, bf16[14,5,1024,64]{3,2,1,0}, bf16[14,5,1024,64]{3,2,1,0}, s32[3072,128]{1,0}}, metadata={op_name="jit(f)/splash_mha_dkv_segmented_no_residuals/pallas_call"}
 }
 """  # noqa: E501
+
+
+def test_a_kernel_moves_its_operands_and_results_whatever_it_says():
+    (kernel,) = work.of_program(hlo.parse(TEXT.replace('"900"', '"9"').splitlines())).kernels
+    assert kernel.num_bytes == 800
 
 
 def test_attention_kernels_take_two_products_forward_and_five_back():
