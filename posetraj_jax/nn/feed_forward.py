@@ -30,8 +30,9 @@ class FeedForward(nnx.Module):
         if not self.for_tpu or is_adapted or not suits(x, self.proj_out.in_features):
             return x + self(norm(x))
         kernels = self.proj_in.kernel[...], self.proj_out.kernel[...]
+        of_norm = map(jnp.asarray, (norm.scale[...], norm.bias[...]))
         biases = (jnp.asarray(layer.bias[...], x.dtype) for layer in (self.proj_in, self.proj_out))
-        return use_whole(_fused, kernels, x.dtype, x, norm.scale[...], norm.bias[...], *biases)
+        return use_whole(_fused, kernels, x.dtype, x, *of_norm, *biases)
 
 
 def _fused(

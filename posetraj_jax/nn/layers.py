@@ -184,8 +184,8 @@ class GroupNorm(nnx.Module):
         return self._normalised(x, silu=True)
 
     def _normalised(self, x: Array, silu: bool) -> Array:
-        params = self.scale[...], self.bias[...]
-        return group_norm(x, *params, self.eps, self.axes, silu).astype(self.dtype)
+        arrays = map(jnp.asarray, (x, self.scale[...], self.bias[...]))
+        return group_norm(*arrays, self.eps, self.axes, silu).astype(self.dtype)
 
 
 class Blend(nnx.Module):
