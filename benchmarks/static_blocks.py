@@ -4,7 +4,7 @@
 
 The blocks of a UNet or Traj-ControlNet at full size, each compiled by itself at the default level
 of optimisation for one clip of 14 x 320 x 576: half a minute each, where `benchmarks.static_time`
-takes more than an hour for the whole step. `transformer 0` is the one at the latents' resolution,
+takes half an hour for the whole step. `transformer 0` is the one at the latents' resolution,
 `transformer 3` the middle block's, `maps` the embedding of the drawn maps.
 
 Passes: `forward` alone; `frozen` also differentiates by the block's input, `trains` by its

@@ -3,7 +3,7 @@
     python -m benchmarks.static_time --topology v5p:2x2x1 --clips_per_device 1 \\
         --config configs/stage3.py --config.model.remat=none
 
-Compiles the step at the default level of optimisation, which takes an hour and 21 GB at full
+Compiles the step at the default level of optimisation, which takes half an hour and 20 GB at full
 size, and adds up the compiler's estimated cycles by level of the networks and by kind of work.
 Kernels, of which it knows nothing, count as the longer of products at the peak and bytes at the
 bandwidth. The last line is the sum over the time that the step's model FLOPs take at the peak.

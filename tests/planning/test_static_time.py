@@ -42,19 +42,19 @@ def test_every_instruction_is_counted_once_in_its_level_and_kind():
 
 
 @pytest.mark.full
-def test_a_transformer_at_the_highest_resolution_takes_at_most_three_and_a_half_floors():
+def test_a_transformer_at_the_highest_resolution_takes_at_most_2_6_floors():
     """The dearest block of the step, whose matrices are too narrow for a TPU."""
     most = ["--blocks", "transformer 0", "--passes", "frozen", "trains"]
-    assert static_blocks.main(most) <= 3.5
+    assert static_blocks.main(most) <= 2.6
 
 
 @pytest.mark.full
-@pytest.mark.xfail(strict=True, reason="3.5: see docs/performance.md")
 def test_the_whole_step_is_expected_to_take_at_most_2_8_floors(tmp_path):
-    """Takes an hour and 21 GB of memory."""
+    """Takes half an hour and 20 GB of memory."""
     fields = {
         "model.remat": "none",
-        "mesh.fsdp": 1,
+        "mesh.fsdp": 4,
+        "mesh.frozen": "replicated",
         "optim.accumulate": 1,
         "data.latents": tmp_path,
     }
