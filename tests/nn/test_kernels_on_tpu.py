@@ -60,7 +60,7 @@ def test_feed_forward_layers_fit(chip, tokens, d, dtype):
         return made, *back(gradient)
 
     products = 2 * 14 * tokens * d * h
-    assert [kernel.flops for kernel in kernels_of(both, x, weights, x)] == [
+    assert sorted(kernel.flops for kernel in kernels_of(both, x, weights, x)) == [
         3 * products,
         5 * products,
     ]
