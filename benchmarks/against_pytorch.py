@@ -25,7 +25,7 @@ from posetraj_jax import config_file, generation, sharding
 from posetraj_jax.generation import Noise, SamplingOptions
 from posetraj_jax.models.clip import CLIPVisionConfig
 from posetraj_jax.models.controlnet import ControlNetConfig
-from posetraj_jax.models.networks import Networks, Parameters, assemble
+from posetraj_jax.models.networks import Networks, Parameters, assemble, suited_to
 from posetraj_jax.models.unet import UNetConfig
 from posetraj_jax.models.vae import VAEConfig
 from posetraj_jax.published import ImageStatistics, SigmaRange
@@ -125,7 +125,7 @@ def make_pair() -> Pair:
         ControlNetConfig(**ENCODER),
         VAEConfig(block_out_channels=(32, 64, 128, 128)),
         CLIPVisionConfig.tiny(),
-        dtype=jnp.float32,
+        **suited_to("cpu"),
     )
     parameters, modules = [], {}
     for seed, (field, key) in enumerate(COMPONENTS.items()):
@@ -163,7 +163,8 @@ def unet_runs(pair: Pair, inputs: Inputs) -> tuple[Run, Run]:
     sample = np.concatenate([inputs.latents, inputs.latents[:1].repeat(FRAMES, 0)], -1)[None]
     embed = np.full((1, ENCODER["cross_attention_dim"]), 0.1, np.float32)
     told = np.zeros(1, np.float32), embed, np.array([[6.0, 127.0, 0.02]], np.float32)
-    compiled = jax.jit(pair.networks.unet.apply)
+    mesh = sharding.make_mesh(MeshOptions(1), jax.devices()[:1])
+    compiled = sharding.jit(pair.networks.unet.apply, mesh)
     return (
         lambda: jax.block_until_ready(compiled(pair.parameters.unet, sample, *told)),
         lambda: oracle.run_unet(pair.modules.unet, sample, *told),

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -116,7 +115,7 @@ def make_encode(
         images = clip_images(pixels, options.image_statistics, options.clip_range)
         return tuple(x.astype(jnp.bfloat16) for x in (mean, logvar, encoders.embed(images)))
 
-    compiled = jax.jit(encode)
+    compiled = sharding.jit(encode, mesh)
     return lambda frames: compiled(parameters, sharding.put_batch(frames, mesh))
 
 

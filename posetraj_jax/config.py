@@ -64,7 +64,7 @@ def _model() -> ConfigDict:
     c.temporal_context = "batch_major"  # layout of the temporal layers' image context: diffusers
     c.copy_add_embedding = True  # ControlNet starts with the UNet's add_embedding too
     c.dtype = "auto"  # activations: bfloat16 on accelerators and float32 on CPU, or either
-    c.attention = "auto"  # auto | xla | cudnn (NVIDIA) | splash (TPU, and its other kernels)
+    c.attention = "auto"  # auto | xla | blocked (CPU) | cudnn (NVIDIA) | splash (TPU)
     # For every level, or for each from the widest image down; "blocks" fits 8 devices of 16 GB.
     c.remat = ("blocks",)  # recomputed: none | blocks (all of them) | dots (all but products)
     return c

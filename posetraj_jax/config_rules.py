@@ -19,7 +19,7 @@ CHOICES = {
     "model.variant": tuple(NUM_SKIPS),
     "model.temporal_context": ("batch_major", "interleaved"),
     "model.dtype": ("auto", "bfloat16", "float32"),
-    "model.attention": ("auto", "xla", "cudnn", "splash"),
+    "model.attention": ("auto", "xla", "blocked", "cudnn", "splash"),
     "camera.encoder": ("linear", "mlp"),
     "camera.init": ("zero", "uniform"),
     "camera.normalise": ("relative", "none", "subtract"),

@@ -6,6 +6,7 @@ splits a clip, by its frames or, where they do not divide, by its rows. "pjit" o
 """
 
 import bisect
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ PARAMETER_TABLE: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 MAX_FSDP = 16
 """Devices that `mesh.fsdp = 0` shares parameters over at most: XLA turns gathers of parts with
 fewer rows than a TPU's tile into sums over all devices, at twice the bytes."""
+
+WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
+"""How a CPU's program is compiled: large convolutions take this library up to five times as long as
+XLA's own code (`python -m benchmarks.cpu_convolutions`)."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +129,25 @@ def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:
     At least one argument must lie on the mesh: from numpy arrays alone JAX makes a program for one
     device.
     """
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
 
     def traced(*args: Any, **kwargs: Any) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return function(*args, **kwargs)
 
-    return jax.jit(traced, **options)
+    options_of_xla = WITHOUT_YNNPACK if is_cpu and _can_omit_ynnpack() else None
+    return jax.jit(traced, compiler_options=options_of_xla, **options)
+
+
+@functools.cache
+def _can_omit_ynnpack() -> bool:
+    """Whether this version of XLA knows the option: such experimental ones may go."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        try:
+            jax.jit(lambda: 0, compiler_options=WITHOUT_YNNPACK).lower().compile()
+        except jax.errors.JaxRuntimeError:
+            return False
+    return True
 
 
 def current_mesh() -> AbstractMesh | None:

@@ -98,3 +98,23 @@ def test_the_table_covers_every_network(variant):
         sizes = [np.prod(leaf.shape) for leaf in jax.tree.leaves(abstract)]
         split = sum(n for n, spec in zip(sizes, specs, strict=True) if "fsdp" in spec)
         assert split > 0.95 * sum(sizes)
+
+
+@pytest.fixture
+def asked_anew():
+    sharding._can_omit_ynnpack.cache_clear()
+    yield
+    sharding._can_omit_ynnpack.cache_clear()
+
+
+def test_programs_of_cpus_do_without_ynnpack(asked_anew):
+    x = jax.device_put(np.ones((64, 64), np.float32), sharding.replicated(mesh_of(8, 1, 1)))
+    made = sharding.jit(lambda x: jax.numpy.sin(x) @ x, mesh_of(8, 1, 1)).lower(x).compile()
+    assert "dot" in made.as_text()
+    assert "ynn_fusion" not in made.as_text()
+
+
+def test_an_option_that_xla_no_longer_knows_is_left_out(asked_anew, monkeypatch):
+    monkeypatch.setattr(sharding, "WITHOUT_YNNPACK", {"xla_no_such_option": ""})
+    x = jax.device_put(np.ones(8, np.float32), sharding.replicated(mesh_of(8, 1, 1)))
+    np.testing.assert_array_equal(sharding.jit(lambda x: 2 * x, mesh_of(8, 1, 1))(x), 2 * x)

@@ -1,6 +1,7 @@
 """The PyTorch networks ours must equal; tests, `--verify` and benchmarks share them."""
 
 from convert_weights.oracle.calls import (
+    convolution,
     run_clip,
     run_controlnet,
     run_map_embedding,
@@ -44,6 +45,7 @@ __all__ = [
     "Step",
     "clip",
     "controlnet",
+    "convolution",
     "drawn",
     "encoder_inputs",
     "forward_unet",

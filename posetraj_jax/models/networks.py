@@ -17,8 +17,8 @@ from posetraj_jax.models.vae import VAE, VAEConfig
 from posetraj_jax.nn.build import Network, build
 from posetraj_jax.structs import Encoders
 
-KERNELS = {"tpu": "splash", "gpu": "cudnn"}
-"""The attention kernel of a platform that has one."""
+KERNELS = {"cpu": "blocked", "gpu": "cudnn", "tpu": "splash"}
+"""The attention kernel of a platform."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,13 @@ def assemble(
 ) -> Networks:
     """The networks of these architectures, computing in `dtype`."""
     kinds = {"dtype": dtype, "remat": remat, "attention": attention}
+    # The others want heads of other sizes than the encoders'.
+    of_encoders = attention if attention == "blocked" else "xla"
     return Networks(
         unet=build(UNet, unet, **kinds),
         controlnet=controlnet and build(ControlNet, controlnet, **kinds),
-        vae=build(VAE, vae, dtype=dtype),
-        image_encoder=build(CLIPVision, image_encoder, dtype=dtype),
+        vae=build(VAE, vae, dtype=dtype, attention=of_encoders),
+        image_encoder=build(CLIPVision, image_encoder, dtype=dtype, attention=of_encoders),
     )
 
 

@@ -11,9 +11,15 @@ from jaxtyping import Array, Float
 
 from posetraj_jax.sharding import attention_specs, current_mesh
 
-Attention = Literal["xla", "cudnn", "splash"]
-"""xla: plain products, everywhere. cudnn: flash attention of NVIDIA GPUs. splash: that of TPUs, and
-what else is fast there."""
+Attention = Literal["xla", "blocked", "cudnn", "splash"]
+"""xla: plain products, everywhere. blocked: the same in parts that fit a CPU's cache. cudnn: flash
+attention of NVIDIA GPUs. splash: that of TPUs, and what else is fast there."""
+
+BLOCK_SCORES = 2**20
+"""Scores of a block at most: with their exponentials 8 MB in float32, so that they stay in cache
+from one product to the next."""
+BLOCKED_LEAST = 2**22
+"""Fewer scores than this are not worth a loop."""
 
 LANES = 128
 SPLASH_LEAST = 512
@@ -45,11 +51,42 @@ def attend(
     """
     if kernel == "splash" and q.shape[-3] >= SPLASH_LEAST:
         return attend_splash(q, k, v, num_tokens=num_tokens)
+    if kernel == "blocked" and current_mesh() is None and _scores(q, k) >= BLOCKED_LEAST:
+        return attend_blocked(q, k, v)
     # The library takes one batch axis: frames attend separately, so they join the clips.
     merged = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
     implementation = "cudnn" if kernel == "cudnn" else None
     attended = jax.nn.dot_product_attention(*merged, implementation=implementation)
     return attended.reshape(q.shape)
+
+
+def attend_blocked(
+    q: Float[Array, "*batch n k e"],
+    k: Float[Array, "*batch m k e"],
+    v: Float[Array, "*batch m k e"],
+) -> Float[Array, "*batch n k e"]:
+    """The same for a single CPU: one head and some of its queries after the other.
+
+    The scores of all frames and heads go through memory several times, and take longer there than
+    their products. No scores are kept for the backward pass either, which makes them again.
+    """
+    rows = max(n for n in range(1, q.shape[-3] + 1) if _fits(n, q, k))
+
+    def heads_first(x: Array) -> Float[Array, "heads tokens e"]:
+        x = jnp.moveaxis(x, -2, -3)
+        return x.reshape(-1, *x.shape[-2:])
+
+    def of_head(q: Array, k: Array, v: Array) -> Array:
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def of_rows(q: Array) -> Array:
+            scores = jnp.matmul(q, k.T, preferred_element_type=jnp.float32)
+            return jax.nn.softmax(scores * q.shape[-1] ** -0.5).astype(v.dtype) @ v
+
+        return jax.lax.map(of_rows, q.reshape(-1, rows, q.shape[-1])).reshape(q.shape)
+
+    attended = jax.lax.map(lambda head: of_head(*head), tuple(map(heads_first, (q, k, v))))
+    *batch, n, heads, e = q.shape
+    return jnp.moveaxis(attended.reshape(*batch, heads, n, e), -3, -2)
 
 
 def attend_splash(
@@ -89,6 +126,16 @@ def pad_tokens(x: Float[Array, "*batch n d"], kernel: Attention) -> Float[Array,
     if kernel != "splash" or n < SPLASH_LEAST or _splits_tokens(x.shape):
         return x
     return jnp.pad(x, ((0, 0),) * (x.ndim - 2) + ((0, tile_of(n)[1] - n), (0, 0)))
+
+
+def _scores(q: Array, k: Array) -> int:
+    """How many scores all queries have."""
+    return q.size // q.shape[-1] * k.shape[-3]
+
+
+def _fits(rows: int, q: Array, k: Array) -> bool:
+    """Whether a head's queries are whole blocks of so many rows, and a block not too large."""
+    return q.shape[-3] % rows == 0 and (rows * k.shape[-3] <= BLOCK_SCORES or rows == 1)
 
 
 def _splits_tokens(shape: tuple[int, ...]) -> bool:

@@ -1,4 +1,6 @@
-"""Splash attention, interpreted, against the plain products; and what padding must never do."""
+"""Attention's kernels against the plain products, and what padding must never do."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +8,15 @@ import numpy as np
 import pytest
 
 from posetraj_jax import sharding
-from posetraj_jax.nn import attention
+from posetraj_jax.nn import attention, attention_kernels
 from posetraj_jax.nn.attention import SelfAttention
-from posetraj_jax.nn.attention_kernels import attend, attend_splash, pad_tokens, tile_of
+from posetraj_jax.nn.attention_kernels import (
+    attend,
+    attend_blocked,
+    attend_splash,
+    pad_tokens,
+    tile_of,
+)
 from posetraj_jax.nn.build import build
 from tests.meshes import mesh_of
 
@@ -107,6 +115,48 @@ def test_every_device_attends_to_its_own_part(shape):
     placed = jax.device_put((q, k, v), sharding.replicated(mesh))
     made = sharding.jit(splash, mesh)(*placed)
     np.testing.assert_allclose(made, attend(q, k, v), atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [2**20, 48 * 100, 1])
+def test_blocks_equal_the_plain_products_forward_and_backward(monkeypatch, most):
+    """A whole head, several blocks of queries, and one query, at a time."""
+    monkeypatch.setattr(attention_kernels, "BLOCK_SCORES", most)
+    q, k, v, gradient = draw(2, 3, 96, 2, 16)
+    with jax.default_matmul_precision("highest"):
+        made, back = jax.vjp(jax.jit(attend_blocked), q, k, v)
+        expected, expected_back = jax.vjp(jax.jit(attend), q, k, v)
+    pairs = zip((made, *back(gradient)), (expected, *expected_back(gradient)), strict=True)
+    for got, wanted in pairs:
+        np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_blocks_keep_no_scores():
+    """Not even while a gradient is computed."""
+    arrays = draw(1, 14, 960, 1, 64)
+    scores = 14 * 960 * 960 * 4
+
+    def temporaries(kernel):
+        def gradients(q, k, v, gradient):
+            return jax.vjp(functools.partial(attend, kernel=kernel), q, k, v)[1](gradient)
+
+        return jax.jit(gradients).lower(*arrays).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries("xla") > scores
+    assert temporaries("blocked") < scores / 2
+
+
+def test_devices_that_share_clips_take_the_plain_products():
+    q, k, v, _ = draw(1, 4, 1280, 1, 8)
+    mesh = mesh_of(1, 2, 2, devices=jax.devices()[:4])
+    placed = jax.device_put((q, k, v), sharding.replicated(mesh))
+    loops = []
+    for compiled in (
+        sharding.jit(functools.partial(attend, kernel="blocked"), mesh),
+        jax.jit(functools.partial(attend, kernel="blocked")),
+    ):
+        loops.append("while" in compiled.lower(*placed).as_text())
+        np.testing.assert_allclose(compiled(*placed), attend(q, k, v), atol=1e-5)
+    assert loops == [False, True]
 
 
 def test_few_tokens_take_the_plain_products():
