@@ -116,7 +116,9 @@ def make_encode(
         images = clip_images(pixels, options.image_statistics, options.clip_range)
         return tuple(x.astype(jnp.bfloat16) for x in (mean, logvar, encoders.embed(images)))
 
-    compiled = sharding.jit(encode, mesh)
+    # Not `sharding.jit`: any number of devices gives the same bytes, but a CPU's program without
+    # YNNPACK sums in an order that depends on the number of threads.
+    compiled = jax.jit(encode)
     return lambda frames: compiled(parameters, sharding.put_batch(frames, mesh))
 
 

@@ -129,14 +129,14 @@ def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:
     At least one argument must lie on the mesh: from numpy arrays alone JAX makes a program for one
     device.
     """
-    is_cpu = mesh.devices.flat[0].platform == "cpu"
 
     def traced(*args: Any, **kwargs: Any) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return function(*args, **kwargs)
 
-    options_of_xla = WITHOUT_YNNPACK if is_cpu and _can_omit_ynnpack() else None
-    return jax.jit(traced, compiler_options=options_of_xla, **options)
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+    of_xla = WITHOUT_YNNPACK if is_cpu and _can_omit_ynnpack() else None
+    return jax.jit(traced, compiler_options=of_xla, **options)
 
 
 @functools.cache
