@@ -1,11 +1,11 @@
 """Convolutions on a CPU: XLA with and without YNNPACK, and PyTorch, forward and for the kernel.
 
-    python -m benchmarks.cpu_convolutions [--repeats 7] [--threads 2]
+    python -m benchmarks.cpu_convolutions [--repeats 7]
 
 The sizes are those of `benchmarks.against_pytorch`: 3 x 3 convolutions of the UNet's four levels
 and of the autoencoder and map encoder at the picture's resolution and half of it, 14 frames,
 float32. XLA keeps channels last, PyTorch first, as each side's networks do. All take turns, and the
-fastest run of each counts. Needs the extra `convert`.
+fastest run of each counts. Both use all cores. Needs the extra `convert`.
 """
 
 import argparse
@@ -36,9 +36,8 @@ def main(arguments: list[str] | None = None) -> float:
         prog="python -m benchmarks.cpu_convolutions", description=__doc__
     )
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
     known = parser.parse_args(arguments)
-    oracle.use_threads(known.threads)
+    oracle.use_threads(os.cpu_count() or 1)
     print("GFLOP/s         forward: XLA  YNNPACK  PyTorch    of the kernel: XLA  YNNPACK  PyTorch")
     total = np.zeros(6)
     for h, w, c in tqdm(SIZES, leave=False):
@@ -63,7 +62,7 @@ def runs(h: int, w: int, c: int) -> tuple[Run, ...]:
     x = rng.standard_normal((FRAMES, h, w, c), np.float32)
     kernel = rng.standard_normal((3, 3, c, c), np.float32)
     ours = jnp.asarray(x), jnp.asarray(kernel)
-    forward, of_kernel = oracle.convolution(x, kernel)
+    forward, of_kernel = oracle.prepare_convolution(x, kernel)
     return (
         *(_of_xla(_convolve, ours, options) for options in (WITHOUT_YNNPACK, None)),
         forward,

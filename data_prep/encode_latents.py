@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def run(c: ConfigDict, out: Path | None = None, frames_per_batch: int | None = N
     if (out / latents.FINGERPRINT).exists():  # now: loading weights takes long
         latents.require_settings(out, latents.fingerprint(o.data.encoding))
 
-    networks = build_networks(o.model)
+    # Every device its own frames, by products that are split as they are.
+    networks = build_networks(replace(o.model, attention="xla"))
     key = pretrained.root_keys(c.seed).frozen
     parameters = pretrained.frozen_parameters(networks, mesh, c.weights, key, ENCODERS)
     parameters = weights.cast(parameters, o.model.dtype)

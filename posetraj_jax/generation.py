@@ -83,7 +83,7 @@ class Scalars(NamedTuple):
 
 
 def make_program(networks: Networks, options: SamplingOptions, mesh: Mesh) -> Program:
-    """Builds the sampler of these networks; nothing is compiled before the first call."""
+    """Builds the sampler of these networks; none of it is compiled before the first call."""
     whole = sharding.replicated(mesh)  # noise and frames are read by every process
     return Program(
         draw=sharding.jit(partial(_draw, networks), mesh, out_shardings=whole),

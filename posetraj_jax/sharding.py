@@ -39,8 +39,9 @@ MAX_FSDP = 16
 fewer rows than a TPU's tile into sums over all devices, at twice the bytes."""
 
 WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
-"""How a CPU's program is compiled: large convolutions take this library up to five times as long as
-XLA's own code (`python -m benchmarks.cpu_convolutions`)."""
+"""How a CPU's program is compiled: gradients of large convolutions take this library up to three
+times as long as XLA's own code (`python -m benchmarks.cpu_convolutions`). The order in which that
+code sums depends on the number of threads: results are bitwise the same where it is."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:
 @functools.cache
 def _can_omit_ynnpack() -> bool:
     """Whether this version of XLA knows the option: such experimental ones may go."""
-    with jax.default_device(jax.devices("cpu")[0]):
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
         try:
             jax.jit(lambda: 0, compiler_options=WITHOUT_YNNPACK).lower().compile()
         except jax.errors.JaxRuntimeError:

@@ -1,5 +1,7 @@
 """The mesh and the path table."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -108,10 +110,11 @@ def asked_anew():
 
 
 def test_programs_of_cpus_do_without_ynnpack(asked_anew):
-    x = jax.device_put(np.ones((64, 64), np.float32), sharding.replicated(mesh_of(8, 1, 1)))
-    made = sharding.jit(lambda x: jax.numpy.sin(x) @ x, mesh_of(8, 1, 1)).lower(x).compile()
-    assert "dot" in made.as_text()
-    assert "ynn_fusion" not in made.as_text()
+    mesh = mesh_of(8, 1, 1)
+    x = jax.device_put(np.ones((256, 256), np.float32), sharding.replicated(mesh))
+    for jit, uses in ((jax.jit, True), (partial(sharding.jit, mesh=mesh), False)):
+        compiled = jit(jax.numpy.dot).lower(x, x).compile()
+        assert ("ynn_fusion" in compiled.as_text()) == uses
 
 
 def test_an_option_that_xla_no_longer_knows_is_left_out(asked_anew, monkeypatch):

@@ -1,7 +1,6 @@
 """The PyTorch networks ours must equal; tests, `--verify` and benchmarks share them."""
 
 from convert_weights.oracle.calls import (
-    convolution,
     run_clip,
     run_controlnet,
     run_map_embedding,
@@ -31,6 +30,7 @@ from convert_weights.oracle.published import (
 )
 from convert_weights.oracle.sampling import Sampled, SampleInputs, SampleSettings, sample
 from convert_weights.oracle.states import load, redraw, round_parameters, state
+from convert_weights.oracle.timing import prepare_convolution
 from convert_weights.oracle.training import Clip, Draws, Modules, Step, training_step
 
 __all__ = [
@@ -45,7 +45,6 @@ __all__ = [
     "Step",
     "clip",
     "controlnet",
-    "convolution",
     "drawn",
     "encoder_inputs",
     "forward_unet",
@@ -53,6 +52,7 @@ __all__ = [
     "from_tensors",
     "interleave_temporal_context",
     "load",
+    "prepare_convolution",
     "redraw",
     "round_parameters",
     "run_clip",

@@ -1,12 +1,10 @@
 """The PyTorch networks called as ours are: numpy arrays in and out, channels last."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
-from jaxtyping import Float
 from transformers import CLIPVisionModelWithProjection
 
 from convert_weights.oracle.networks import (
@@ -22,19 +20,6 @@ from posetraj_jax.models.vae import Moments
 def use_threads(count: int) -> None:
     """Sets how many threads PyTorch computes with."""
     torch.set_num_threads(count)
-
-
-def convolution(
-    x: Float[np.ndarray, "n h w c"], kernel: Float[np.ndarray, "3 3 c d"]
-) -> tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor]]:
-    """Calls of a convolution with one zero around, and of its kernel's gradient where that of the
-    output is `x`; both are timed, so that tensors are made before."""
-    images = torch.tensor(x.transpose(0, 3, 1, 2).copy())
-    taps = torch.tensor(kernel.transpose(3, 2, 0, 1).copy())
-    return (
-        lambda: torch.nn.functional.conv2d(images, taps, padding=1),
-        lambda: torch.nn.grad.conv2d_weight(images, taps.shape, images, padding=1),
-    )
 
 
 @torch.no_grad()

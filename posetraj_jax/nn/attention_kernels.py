@@ -18,8 +18,8 @@ attention of NVIDIA GPUs. splash: that of TPUs, and what else is fast there."""
 BLOCK_SCORES = 2**20
 """Scores of a block at most: with their exponentials 8 MB in float32, so that they stay in cache
 from one product to the next."""
-BLOCKED_LEAST = 2**22
-"""Fewer scores than this are not worth a loop."""
+BLOCKED_LEAST = 2**19
+"""Heads with fewer scores than this are not worth a loop."""
 
 LANES = 128
 SPLASH_LEAST = 512
@@ -51,7 +51,8 @@ def attend(
     """
     if kernel == "splash" and q.shape[-3] >= SPLASH_LEAST:
         return attend_splash(q, k, v, num_tokens=num_tokens)
-    if kernel == "blocked" and current_mesh() is None and _scores(q, k) >= BLOCKED_LEAST:
+    is_large = q.shape[-3] * k.shape[-3] >= BLOCKED_LEAST
+    if kernel == "blocked" and current_mesh() is None and is_large:
         return attend_blocked(q, k, v)
     # The library takes one batch axis: frames attend separately, so they join the clips.
     merged = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
@@ -126,11 +127,6 @@ def pad_tokens(x: Float[Array, "*batch n d"], kernel: Attention) -> Float[Array,
     if kernel != "splash" or n < SPLASH_LEAST or _splits_tokens(x.shape):
         return x
     return jnp.pad(x, ((0, 0),) * (x.ndim - 2) + ((0, tile_of(n)[1] - n), (0, 0)))
-
-
-def _scores(q: Array, k: Array) -> int:
-    """How many scores all queries have."""
-    return q.size // q.shape[-1] * k.shape[-3]
 
 
 def _fits(rows: int, q: Array, k: Array) -> bool:

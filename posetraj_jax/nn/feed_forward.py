@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from posetraj_jax.nn.fused_feed_forward import Weights, feed_forward_on_tpu, suits
+from posetraj_jax.nn.fused_feed_forward import EPS, Weights, feed_forward_on_tpu, suits
 from posetraj_jax.nn.geglu import geglu
 from posetraj_jax.nn.layers import Make
 from posetraj_jax.nn.shared_kernels import use_whole
@@ -26,8 +26,9 @@ class FeedForward(nnx.Module):
 
     def added(self, x: Float[Array, "*batch d"], norm: nnx.LayerNorm) -> Float[Array, "*batch d"]:
         """x plus the update of the normalised x."""
-        is_adapted = self.proj_in.is_adapted or self.proj_out.is_adapted
-        if not self.for_tpu or is_adapted or not suits(x, self.proj_out.in_features):
+        is_plain = not (self.proj_in.is_adapted or self.proj_out.is_adapted)
+        is_plain = is_plain and norm.epsilon == EPS
+        if not (self.for_tpu and is_plain and suits(x, self.proj_out.in_features)):
             return x + self(norm(x))
         kernels = self.proj_in.kernel[...], self.proj_out.kernel[...]
         of_norm = map(jnp.asarray, (norm.scale[...], norm.bias[...]))

@@ -30,6 +30,7 @@ BLOCK = 512 * 640
 KERNEL_MEMORY = 15 * 2**20
 """Bytes on the chip: of the 16 MB that a TPU gives a kernel unasked, the compiler takes some."""
 EPS = 1e-5
+"""Of the norm."""
 ROWS = 16
 """A tile of tokens is a multiple of this many."""
 

@@ -17,6 +17,7 @@ from posetraj_jax.nn.convolutions import convolve_halving
 from posetraj_jax.nn.group_norm import group_norm
 from posetraj_jax.nn.low_rank import Adapted
 from posetraj_jax.nn.shared_kernels import recomputing
+from posetraj_jax.sharding import current_mesh, video_spec
 
 Remat = Literal["none", "blocks", "dots"]
 Initializer = Callable[..., Any]
@@ -216,7 +217,7 @@ class Blend(nnx.Module):
         return mixed.astype(self.dtype)
 
 
-def features_last(x: Float[Array, "*axes d"], for_tpu: bool) -> Float[Array, "*axes d"]:
+def features_last(x: Float[Array, "b f n d"], for_tpu: bool) -> Float[Array, "b f n d"]:
     """`x` lying in memory in the order of its axes, where layers take the form for TPUs.
 
     Left to itself XLA turns tokens of 320 features, which do not fill their tiles, and turns them
@@ -224,6 +225,15 @@ def features_last(x: Float[Array, "*axes d"], for_tpu: bool) -> Float[Array, "*a
     """
     if not for_tpu:
         return x
+    if current_mesh() is None:
+        return _laid(x)
+    # Each device its own part: XLA does not know how to split a constraint of this kind, and lets
+    # devices exchange all activations, which it mostly but not always finds out to be needless.
+    spec = video_spec(x.shape)
+    return jax.shard_map(_laid, in_specs=spec, out_specs=spec)(x)
+
+
+def _laid(x: Array) -> Array:
     return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
 

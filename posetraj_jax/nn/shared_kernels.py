@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
@@ -69,6 +70,7 @@ def _use_forward(function: Callable[..., Any], dtype: Any, kernels: Any, operand
 
 def _use_backward(function: Callable[..., Any], dtype: Any, saved: Any, gradient: Any) -> Any:
     values, wanted = saved
+    gradient = jax.tree.map(_as_array, gradient, is_leaf=_is_zero)
     # Without the barrier XLA keeps the kernels of the forward pass instead.
     (kernels, operands), gradient = jax.lax.optimization_barrier((values, gradient))
     leaves, structure = jax.tree.flatten((kernels, operands))
@@ -83,6 +85,14 @@ def _use_backward(function: Callable[..., Any], dtype: Any, saved: Any, gradient
     (made,) = back(gradient)
     rest = iter(made)
     return structure.unflatten([next(rest) if w else None for w in wanted.flags])
+
+
+def _is_zero(gradient: Any) -> bool:
+    return isinstance(gradient, SymbolicZero)
+
+
+def _as_array(gradient: Any) -> Array:
+    return jnp.zeros(gradient.shape, gradient.dtype) if _is_zero(gradient) else gradient
 
 
 _use.defvjp(_use_forward, _use_backward, symbolic_zeros=True)

@@ -1,13 +1,18 @@
-"""The hand-written kernels, compiled for the TPU whose chips give a kernel the least memory."""
+"""What is for TPUs only, compiled for chips that give a kernel little memory."""
+
+import re
 
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from posetraj_jax import sharding
 from posetraj_jax.nn.attention_kernels import attend_splash
+from posetraj_jax.nn.build import build
 from posetraj_jax.nn.frame_attention import MOST_FRAMES, attend_frames_on_tpu
 from posetraj_jax.nn.fused_feed_forward import Weights, feed_forward_on_tpu
+from posetraj_jax.nn.transformer import SpatioTemporalTransformer
 from posetraj_jax.planning import topology, work
 from posetraj_jax.planning.hlo import parse
 
@@ -64,6 +69,35 @@ def test_feed_forward_layers_fit(chip, tokens, d, dtype):
         3 * products,
         5 * products,
     ]
+
+
+def test_devices_exchange_parameters_only():
+    """Forward and backward: whoever lays activations out or hands them to a kernel has his own."""
+    topology.prepare("v5e:2x2")
+    mesh = sharding.make_mesh(sharding.MeshOptions(1, 4), topology.find("v5e:2x2").devices)
+    network = build(
+        lambda _, make: SpatioTemporalTransformer(128, 2, make, context_dim=64),
+        None,
+        dtype=jnp.bfloat16,
+        attention="splash",
+    )
+    params = sharding.sharded(network.abstract(), mesh)
+    clips = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
+    x = jax.ShapeDtypeStruct((4, 14, 24, 24, 128), jnp.bfloat16, sharding=clips)
+    image = jax.ShapeDtypeStruct((4, 64), jnp.bfloat16, sharding=clips)
+
+    def both(params, x, image, gradient):
+        def run(x):
+            return network.apply(params, x, network.apply(params, image, 14, method="context"))
+
+        made, back = jax.vjp(run, x)
+        return made, *back(gradient)
+
+    traced = sharding.jit(both, mesh).trace(params, x, image, x)
+    text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
+    shapes = re.findall(r"= \(?bf16\[([0-9,]+)\]\S* (?:all-\w+|collective-\w+)(?:-start)?\(", text)
+    assert shapes
+    assert max(shape.count(",") for shape in shapes) == 1
 
 
 def kernels_of(function, *args):
