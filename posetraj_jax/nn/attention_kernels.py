@@ -22,6 +22,7 @@ BLOCKED_LEAST = 2**19
 """Heads with fewer scores than this are not worth a loop."""
 
 LANES = 128
+"""Of a TPU: what one of its registers holds of an array's last axis."""
 SPLASH_LEAST = 512
 """Below so many tokens the plain products are faster: the scores of a frame are small."""
 SPLASH_BLOCKS = (1024, 768, 512, 384)

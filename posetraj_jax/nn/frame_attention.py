@@ -16,10 +16,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from posetraj_jax.nn.attention_kernels import Attention
+from posetraj_jax.nn.attention_kernels import LANES, Attention
 from posetraj_jax.sharding import current_mesh, position_spec
 
-LANES = 128
 MOST_FRAMES = 32
 """Longer clips take the plain products: their keys and values do not fit into a kernel's 16 MB."""
 FORWARD, BACKWARD = 2, 5

@@ -19,10 +19,10 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from posetraj_jax.nn.attention_kernels import LANES
 from posetraj_jax.nn.geglu import gated, gated_back
 from posetraj_jax.sharding import current_mesh, video_spec
 
-LANES = 128
 MOST_TOKENS = 480
 """What a kernel takes at once, at most. It divides the tokens of 14 x 320 x 576 at two levels."""
 BLOCK = 512 * 640

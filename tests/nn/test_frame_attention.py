@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from posetraj_jax import sharding
-from posetraj_jax.nn.frame_attention import (
-    LANES,
-    MOST_FRAMES,
-    attend_frames,
-    attend_frames_on_tpu,
-)
+from posetraj_jax.nn.attention_kernels import LANES
+from posetraj_jax.nn.frame_attention import MOST_FRAMES, attend_frames, attend_frames_on_tpu
 from tests.meshes import mesh_of
 
 
