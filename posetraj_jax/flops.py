@@ -22,7 +22,9 @@ def count(function: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     Raises:
         ValueError: A while loop, whose length nobody knows.
     """
-    closed = jax.make_jaxpr(function)(*args, **kwargs)
+    # Traced as itself: what is compiled with options of its own cannot stand in another program.
+    compiled = function if isinstance(function, jax.stages.Wrapped) else jax.jit(function)
+    closed = compiled.trace(*args, **kwargs).jaxpr
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     return _count(jaxpr)
 

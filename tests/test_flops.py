@@ -71,3 +71,10 @@ def test_loops_count_their_length_and_branches_the_dearest():
 def test_shapes_are_enough():
     abstract = jax.ShapeDtypeStruct((10**4, 10**4), jnp.float32)
     assert flops.count(jnp.matmul, abstract, abstract) == 2 * 10**12
+
+
+def test_what_is_compiled_with_options_of_its_own_is_counted_too():
+    x = jax.ShapeDtypeStruct((4, 8), jnp.float32)
+    options = {"xla_backend_optimization_level": "0"}
+    compiled = jax.jit(lambda x, w: x @ w, compiler_options=options)
+    assert flops.count(compiled, x, w=jax.ShapeDtypeStruct((8, 3), jnp.float32)) == 2 * 4 * 8 * 3
