@@ -57,17 +57,24 @@ def convolve_halving(
 
 
 def convolve_frames(
-    x: Float[Array, "b f h w c"], kernel: Float[Array, "3 1 1 c d"], *args: Any, **options: Any
-) -> Float[Array, "b f h w d"]:
+    x: Float[Array, "b f h w c"],
+    kernel: Float[Array, "3 1 1 c d"],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **options: Any,
+) -> Float[Array, "b f2 h2 w2 d"]:
     """A convolution over frames, one zero before and after them, as a TPU wants it.
 
     As a volume, a clip by itself has a batch of one, and a TPU lays the batch beside the features:
     a tile of eight rows then holds one. Here every position is an entry of the batch. Clips that
-    are split over devices stay volumes: a row of positions cannot be split within each clip.
+    are split over devices stay volumes: a row of positions cannot be split within each clip. So do
+    other strides and paddings than those of SVD.
     """
     mesh = current_mesh()
-    if mesh is not None and mesh.shape[CONTEXT] > 1:
-        return jax.lax.conv_general_dilated(x, kernel, *args, **options)
+    is_split = mesh is not None and mesh.shape[CONTEXT] > 1
+    moves = tuple(strides), tuple(map(tuple, padding))
+    if is_split or moves != ((1, 1, 1), ((1, 1), (0, 0), (0, 0))):
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     b, f, h, w, c = x.shape
     series = x.swapaxes(0, 1).reshape(f, b * h * w, c)
     convolved = jax.lax.conv_general_dilated(

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
@@ -83,7 +84,13 @@ class Made(NamedTuple):
 
 def suits(x: Float[Array, "*batch d"], hidden: int) -> bool:
     """Whether the kernels take an input: whole lanes of hidden features, and tokens for a tile."""
-    return x.ndim == 4 and hidden % LANES == 0 and x.size // x.shape[-1] >= MOST_TOKENS
+    if x.ndim != 4 or hidden % LANES:
+        return False
+    mesh = current_mesh()
+    on_device = x.shape
+    if mesh is not None:
+        on_device = NamedSharding(mesh, video_spec(x.shape)).shard_shape(x.shape)
+    return math.prod(on_device[:-1]) >= MOST_TOKENS
 
 
 def feed_forward_on_tpu(
@@ -161,11 +168,11 @@ def _local(
     wanted: Wanted,
 ) -> Made:
     (*axes, d), dtype = tokens[0].shape, tokens[0].dtype
-    count, h = math.prod(axes), weights.w_out.shape[0]
+    count, hidden = math.prod(axes), weights.w_out.shape[0]
     cost = FORWARD if kernel is _forward_kernel else BACKWARD
-    part = hidden_at_once(h, d)
+    part = hidden_at_once(hidden, d)
     tile = min(count, tokens_at_once(d, part, dtype.itemsize, cost))
-    tiles, parts = pl.cdiv(count, tile), h // part
+    tiles, parts = pl.cdiv(count, tile), hidden // part
 
     def columns(rows: int, first: int) -> pl.BlockSpec:
         return pl.BlockSpec((rows, part), lambda at, now: (0, first + now))
@@ -186,8 +193,8 @@ def _local(
     results = [(of_tokens, jax.ShapeDtypeStruct((count, d), dtype))]
     if wanted.weights:
         results *= 2
-        results += [(of_hidden, jax.ShapeDtypeStruct((count, h), dtype))] * 3
-        results += [(of_hidden_sum, jax.ShapeDtypeStruct((tiles, 1, h), jnp.float32))] * 2
+        results += [(of_hidden, jax.ShapeDtypeStruct((count, hidden), dtype))] * 3
+        results += [(of_hidden_sum, jax.ShapeDtypeStruct((tiles, 1, hidden), jnp.float32))] * 2
         results += [(of_sum, jax.ShapeDtypeStruct((tiles, 1, d), jnp.float32))] * 3
     out_specs, out_shape = zip(*results, strict=True)
 
@@ -201,9 +208,9 @@ def _local(
         out_shape=out_shape,
         scratch_shapes=[pltpu.VMEM((tile, d), dtype), pltpu.VMEM((tile, d), jnp.float32)],
         cost_estimate=pl.CostEstimate(
-            flops=2 * cost.products * count * d * h,
+            flops=2 * cost.products * count * d * hidden,
             bytes_accessed=moved + again,
-            transcendentals=count * h,
+            transcendentals=count * hidden,
         ),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         interpret=interpret,

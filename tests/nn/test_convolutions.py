@@ -118,6 +118,15 @@ def test_over_frames_a_clip_is_convolved_as_a_volume_is(devices):
         np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+def test_a_stride_over_frames_takes_the_plain_form():
+    x, kernel = jnp.ones((1, 4, 6, 5, 8)), jnp.ones((3, 1, 1, 8, 8))
+    strided = (2, 1, 1), VOLUME[1]
+    np.testing.assert_array_equal(
+        convolve_frames(x, kernel, *strided, **VOLUME_OPTIONS),
+        jax.lax.conv_general_dilated(x, kernel, *strided, **VOLUME_OPTIONS),
+    )
+
+
 def test_over_frames_positions_are_the_batch():
     """So that no batch of one shares a TPU's tile with the features."""
     x, kernel = jnp.zeros((1, 4, 6, 5, 8)), jnp.zeros((3, 1, 1, 8, 8))

@@ -170,6 +170,14 @@ def test_small_or_uneven_inputs_take_the_plain_products():
     assert not suits(tokens, 64)
 
 
+def test_each_devices_own_tokens_count():
+    half, whole = (jnp.zeros((2, 1, n, 8)) for n in (MOST_TOKENS - 1, MOST_TOKENS))
+    mesh = mesh_of(2, 1, 1, devices=jax.devices()[:2])
+    taken = sharding.jit(lambda *xs: [jnp.asarray(suits(x, 128)) for x in xs], mesh)
+    placed = jax.device_put((half, whole), sharding.batch_sharding(mesh))
+    assert [bool(each) for each in taken(*placed)] == [False, True]
+
+
 def assert_same(made, expected, tolerance=1e-5):
     for got, wanted in zip(jax.tree.leaves(made), jax.tree.leaves(expected), strict=True):
         largest = max(float(jnp.abs(wanted).max()), 1e-3)
