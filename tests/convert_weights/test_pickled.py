@@ -130,6 +130,33 @@ def moved(content, start):
     return content[: end + 12] + struct.pack("<I", size) + content[end + 16 :]
 
 
+OLD = {"_use_new_zipfile_serialization": False}
+
+
+def old_storage(count, kind="Float", part=b"N"):
+    """As `storage`, in a file from before PyTorch 1.6."""
+    return storage(count, kind=kind).removesuffix(b"tQ") + part + b"tQ"
+
+
+def ordered(pairs):
+    """An OrderedDict as Python 2 wrote it: made of a list of lists."""
+    return b"\x80\x02ccollections\nOrderedDict\n]" + pairs + b"a\x85R."
+
+
+def older(program, keys=("0",), numbers=None, little_endian=True, first=None):
+    """A file as torch.save wrote it before 1.6, around a program of our own."""
+    start = 0x1950A86A20F9469CFC6C, 1001, {"little_endian": little_endian}
+    head = [pickle.dumps(part, 2) for part in start]
+    numbers = struct.pack("<qff", 2, 0.5, -1.0) if numbers is None else numbers
+    return b"".join([first or head[0], *head[1:], program, pickle.dumps(list(keys), 2), numbers])
+
+
+def scripted():
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), file)
+    return file.getvalue()
+
+
 COMMAND = "touch EXECUTED"
 REFUSED = {
     "os.system": (archive(reduced(os.system, COMMAND)), "posix.system"),
@@ -188,13 +215,43 @@ REFUSED = {
     "entry far away": (moved(archive(state(b"N")), 2**63 - 1), "OSError"),
     "entry farther than can be said": (moved(archive(state(b"N")), 2**64 - 1), "offset"),
     "big-endian": (archive(state(tensor(storage(1))), byteorder=b"big"), "byte order"),
-    "before PyTorch 1.6": (
-        saved({"a": torch.ones(2)}, _use_new_zipfile_serialization=False),
-        "zip",
-    ),
+    "TorchScript": (scripted(), "TorchScript"),
     "truncated": (saved({"a": torch.ones(2)})[:-30], "not a zip file"),
-    "text": (b"version https://git-lfs.github.com/spec/v1\n", "not a zip file"),
-    "empty": (b"", "not a zip file"),
+    "text": (b"version https://git-lfs.github.com/spec/v1\n", "opcode"),
+    "empty": (b"", "before seeing STOP"),
+    "old, os.system": (older(reduced(os.system, COMMAND)), "posix.system"),
+    "old, first os.system": (reduced(os.system, COMMAND), "posix.system"),
+    "old, no storages": (older(state(tensor(old_storage(2))), keys=[]), "without numbers"),
+    "old, others": (older(state(tensor(old_storage(2))), keys=["0", "1"]), "KeyError: '1'"),
+    "old, twice": (older(state(tensor(old_storage(2))), keys=["0", "0"]), "KeyError: '0'"),
+    "old, keys of numbers": (older(state(tensor(old_storage(2))), keys=[0]), "a int where"),
+    "old, other count": (older(state(tensor(old_storage(3)))), "another size"),
+    "old, terabytes": (
+        older(state(tensor(old_storage(10**12))), numbers=struct.pack("<q", 10**12)),
+        "too few bytes",
+    ),
+    "old, below zero": (
+        older(state(tensor(old_storage(-2))), numbers=struct.pack("<q", -2)),
+        "a whole storage",
+    ),
+    "old, two kinds": (
+        older(
+            b"\x80\x02}"
+            + (text("a") + tensor(old_storage(2)) + b"s")
+            + (text("b") + tensor(old_storage(2, kind="Int")) + b"s.")
+        ),
+        "two kinds of storage 0",
+    ),
+    "old, part of another": (
+        older(state(tensor(old_storage(2, part=b"K\x01")))),
+        "a whole storage",
+    ),
+    "old, big-endian": (older(state(b"N"), little_endian=False), "byte order"),
+    "old, tensor in front": (older(state(b"N"), first=state(tensor(old_storage(1)))), "where none"),
+    "old, pairs of three": (older(ordered(b"(" + text("a") + b"NNt")), "a tuple where a list"),
+    "old, pairs by number": (older(ordered(b"(lq\x01K\x01aNa")), "LIST"),
+    "old, cut": (saved({"a": torch.ones(9)}, **OLD)[:-8], "too few bytes"),
+    "old, training state": (saved({"a": torch.ones(2), "step": 3}, **OLD), "step"),
     "list": (saved([torch.ones(2)]), "a list"),
     "tensor": (saved(torch.ones(2)), "a PickledTensor"),
     "model": (saved(nn.Linear(2, 2)), "torch.nn.modules.linear.Linear"),
@@ -260,8 +317,12 @@ def tensors():
     }
 
 
-def test_tensors_are_what_torch_saved(tmp_path):
-    torch.save(tensors(), tmp_path / "a.bin")
+both_formats = pytest.mark.parametrize("options", [{}, OLD], ids=["new", "before 1.6"])
+
+
+@both_formats
+def test_tensors_are_what_torch_saved(tmp_path, options):
+    torch.save(tensors(), tmp_path / "a.bin", **options)
     loaded = pickled.load(tmp_path / "a.bin")
     assert list(loaded) == list(tensors())
     for name, expected in tensors().items():
@@ -273,14 +334,29 @@ def test_tensors_are_what_torch_saved(tmp_path):
         np.testing.assert_array_equal(array.astype(np.float64), expected.detach().double().numpy())
 
 
-def test_state_dicts_with_notes_and_tied_weights_are_read(tmp_path):
+@both_formats
+def test_state_dicts_with_notes_and_tied_weights_are_read(tmp_path, options):
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
     module[1].weight = module[0].weight
-    torch.save(module.state_dict(), tmp_path / "a.bin")
+    torch.save(module.state_dict(), tmp_path / "a.bin", **options)
     loaded = pickled.load(tmp_path / "a.bin")
     assert list(loaded) == list(module.state_dict())
     for name, expected in module.state_dict().items():
         np.testing.assert_array_equal(loaded[name].read(), expected.numpy(), err_msg=name)
+
+
+def test_a_file_of_2017_is_read(tmp_path):
+    """Written by Python 2: byte strings, pairs, and tensors made of four arguments."""
+    short = lambda string: b"U" + bytes([len(string)]) + string.encode()  # noqa: E731
+    of_2017 = (
+        b"ctorch._utils\n_rebuild_tensor\n("
+        + old_storage(2).replace(text("storage"), short("storage")).replace(text("0"), short("0"))
+        + b"K\x00K\x02\x85K\x01\x85tR"
+    )
+    program = ordered(b"]" + short("a.weight") + b"a" + of_2017 + b"a")
+    (tmp_path / "a.pt").write_bytes(older(program))
+    loaded = pickled.load(tmp_path / "a.pt")
+    np.testing.assert_array_equal(loaded["a.weight"].read(), np.float32([0.5, -1.0]))
 
 
 def test_opening_reads_no_numbers_however_many_are_claimed(tmp_path):
@@ -297,9 +373,9 @@ def test_a_file_cut_after_it_was_opened_is_no_memory_error(tmp_path):
         opened.read()
 
 
-def small():
+def small(**options):
     """A file whose program has every instruction that a state dict may have."""
-    return saved(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).state_dict())
+    return saved(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).state_dict(), **options)
 
 
 def damaged_programs(count):
@@ -309,10 +385,12 @@ def damaged_programs(count):
         yield archive(program, **entries)
 
 
-@pytest.mark.parametrize("kind", ["file", "program"])
+@pytest.mark.parametrize("kind", ["file", "old file", "program"])
 def test_damaged_files_are_read_or_refused(tmp_path, kind):
     file, outcomes, start = tmp_path / "a.bin", {"read": 0, "refused": 0}, time.monotonic()
-    for content in mutations(small(), 300, seed=0) if kind == "file" else damaged_programs(300):
+    options = OLD if kind == "old file" else {}
+    files = mutations(small(**options), 300, seed=0)
+    for content in damaged_programs(300) if kind == "program" else files:
         file.write_bytes(content)
         try:
             [tensor.read() for tensor in pickled.load(file).values()]
