@@ -8,6 +8,7 @@ cannot influence any output, `BUFFERS` those that are no parameters.
 import re
 
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+LEAVES |= {"mean": "running_mean", "var": "running_var"}
 
 _VIDEO = (
     (r"\.to_out\.", ".to_out.0."),
@@ -25,6 +26,8 @@ RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
         (r"\.to_out\.", ".out_proj."),
         (r"^(?!visual_projection\.)", "vision_model."),
     ),
+    "inception": (),
+    "i3d": ((r"\.conv\.", ".conv3d."),),
 }
 
 _ONE_TOKEN = "the image context is one token: its softmax is 1 whatever the queries and keys are"
@@ -41,8 +44,10 @@ INERT: dict[str, tuple[tuple[str, str], ...]] = {
 }
 BUFFERS: dict[str, str] = {
     "clip": r"^vision_model\.embeddings\.position_ids$",  # 0, 1, 2, …; no longer saved
+    "inception": r"\.num_batches_tracked$|^fc\.",  # features are what comes before the classes
+    "i3d": r"\.num_batches_tracked$",
 }
-"""Source tensors that are no parameters, by pattern; they may be there."""
+"""Source tensors that are no parameters of the network, by pattern; they may be there."""
 
 
 def torch_name(path: str, component: str) -> str:

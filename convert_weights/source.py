@@ -38,7 +38,7 @@ class Source(NamedTuple):
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), self.network.abstract()
         )
-        state = {name: _watched(tensor, on_read) for name, tensor in self.tensors.items()}
+        state = {name: watched(tensor, on_read) for name, tensor in self.tensors.items()}
         return mapping.leaves_from_torch(state, abstract, COMPONENTS[self.name].key)
 
     @property
@@ -137,7 +137,9 @@ def _tensor_problems(
     ]
 
 
-def _watched(tensor: StoredTensor, on_read: Callable[[int], Any]) -> StoredTensor:
+def watched(tensor: StoredTensor, on_read: Callable[[int], Any]) -> StoredTensor:
+    """The tensor, which tells `on_read` its bytes once it has been read."""
+
     def read():
         array = tensor.read()
         on_read(tensor.nbytes)

@@ -24,6 +24,8 @@ DTYPES = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 """The types that weights come in, by their names in safetensors; float32 holds all of them."""
+PICKLES = (".bin", ".pt", ".pth")
+"""Suffixes of files that torch.save wrote; any other is taken for safetensors."""
 WHOLE = "copy or download it again, whole; a git-lfs pointer is only a line of text"
 
 
@@ -95,7 +97,7 @@ def _open_file(file: Path) -> dict[str, StoredTensor]:
             got="something else" if os.path.lexists(file) else "no such file",
             fix=WHOLE,
         )
-    return _open_pickle(file) if file.suffix == ".bin" else _open_safetensors(file)
+    return _open_pickle(file) if file.suffix in PICKLES else _open_safetensors(file)
 
 
 def _open_safetensors(file: Path) -> dict[str, StoredTensor]:

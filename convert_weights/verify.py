@@ -58,14 +58,22 @@ def verify(
     network, inputs = build(COMPONENTS[source.name].module_cls, config), _draw(source.name, config)
     expected = _run_torch(source, rounded_to, inputs)  # one network is gone before the next
     params = load(weights.unsharded(network.abstract(), jnp.float32))
-    got = _run_ours(source.name, network, params, inputs)
+    return compare(source.name, _run_ours(source.name, network, params, inputs), expected)
+
+
+def compare(component: str, got: Outputs, expected: Outputs) -> dict[str, float]:
+    """The largest difference of each output, in units of its largest number.
+
+    Raises:
+        UserError: A difference above `TOLERANCE`.
+    """
     errors = {
         name: max(map(_relative_error, zip(got[name], arrays, strict=True)))
         for name, arrays in expected.items()
     }
     if wrong := [f"{name}: {error:.1e}" for name, error in errors.items() if error > TOLERANCE]:
         raise UserError(
-            f"the converted {source.name} does not compute what the PyTorch network computes",
+            f"the converted {component} does not compute what the PyTorch network computes",
             expected=f"relative differences of at most {TOLERANCE:.0e}",
             got=listed(wrong),
             fix="report this as a bug of posetraj_jax, with the source and this message",

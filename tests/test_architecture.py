@@ -75,6 +75,14 @@ LEVELS = (
         r"posetraj_jax\.planning\.hlo$",
     ),
     (r"posetraj_jax\.planning(\.|$)", r"posetraj_jax\.(?!train$|evaluation|configs|sampling|web)"),
+    (
+        r"posetraj_jax\.evaluation\.networks(\.|$)",
+        r"posetraj_jax\.(nn|evaluation\.networks)(\.|$)",
+    ),
+    (
+        r"posetraj_jax\.evaluation(\.|$)",
+        rf"posetraj_jax\.(?!training|configs|planning|web|({'|'.join(ENTRY_POINTS)})$)",
+    ),
     (r"posetraj_jax\.training(\.|$)", r"posetraj_jax\.(?!train$|evaluation|configs|sampling|web)"),
     (
         rf"posetraj_jax\.({'|'.join(ENTRY_POINTS)})$",
@@ -111,7 +119,7 @@ LEVELS = (
     (
         r"convert_weights(\.|$)",
         r"(convert_weights|posetraj_jax\.(models|nn|structs|tree|weights|errors|fingerprint|json_file"
-        r"|new_folder|published|runs|saved))(\.|$)",
+        r"|new_folder|published|runs|saved|evaluation\.networks))(\.|$)",
     ),
     (r"benchmarks(\.|$)", r"."),
 )

@@ -9,6 +9,7 @@ from convert_weights.oracle.calls import (
     run_vae_encode,
     use_threads,
 )
+from convert_weights.oracle.features import drawn_state, run_features, run_i3d, run_inception
 from convert_weights.oracle.networks import (
     ControlNetOracle,
     MapEmbeddingOracle,
@@ -46,6 +47,7 @@ __all__ = [
     "clip",
     "controlnet",
     "drawn",
+    "drawn_state",
     "encoder_inputs",
     "forward_unet",
     "from_published",
@@ -57,6 +59,9 @@ __all__ = [
     "round_parameters",
     "run_clip",
     "run_controlnet",
+    "run_features",
+    "run_i3d",
+    "run_inception",
     "run_map_embedding",
     "run_stage",
     "run_unet",
