@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.cameras import estimate
 from data_prep.fanout import options as fanout
 from data_prep.fanout import pipeline, report
 from data_prep.fanout.product import require_places
@@ -27,6 +26,7 @@ from data_prep.videos.filmed_video import CAMERA, VideoJob
 from data_prep.videos.pictures import pictures_in
 from data_prep.videos.preparation import LEGAL_NAME, may_name_a_clip
 from posetraj_jax import errors
+from posetraj_jax.cameras import estimate
 from posetraj_jax.data.track_file import FIRST_THING
 from posetraj_jax.data.vipseg import CAMERAS, PICTURES
 from posetraj_jax.errors import UserError, listed

@@ -13,7 +13,7 @@ FOLDERS = ("posetraj_jax", "configs", "data_prep", "convert_weights", "benchmark
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 ENTRY_POINTS = ("train", "stages", "floor_tracks", "sample", "demo", "plan")
 
-PREP_MAY_USE = r"posetraj_jax\.(data|errors|new_folder|trajectories|video)"
+PREP_MAY_USE = r"posetraj_jax\.(cameras|data|errors|new_folder|tracking|trajectories|video)"
 LEVELS = (
     # (module pattern, package modules it may import); the first matching row holds.
     (r"posetraj_jax$", r"$^"),
@@ -32,6 +32,12 @@ LEVELS = (
         r"posetraj_jax\.trajectories(\.|$)",
         r"posetraj_jax\.(structs|tree|errors|json_file|new_files|video|data\.track_file"
         r"|trajectories)(\.|$)",
+    ),
+    # Computer vision of videos: numpy and OpenCV.
+    (r"posetraj_jax\.cameras(\.|$)", r"posetraj_jax\.(structs|errors|data|cameras)(\.|$)"),
+    (
+        r"posetraj_jax\.tracking(\.|$)",
+        r"posetraj_jax\.(structs|errors|data|cameras|tracking)(\.|$)",
     ),
     (r"posetraj_jax\.flops$", r"$^"),
     (r"posetraj_jax\.config_rules$", r"posetraj_jax\.(errors|config|structs)$"),
@@ -97,8 +103,6 @@ LEVELS = (
     # Within data_prep: commands on top, then what they share, down to what knows nothing else.
     (r"data_prep\.scenes(\.|$)", r"(data_prep\.scenes|posetraj_jax\.trajectories)(\.|$)"),
     (r"data_prep\.fanout(\.|$)", rf"(data_prep\.fanout|{PREP_MAY_USE})(\.|$)"),
-    (r"data_prep\.tracking(\.|$)", rf"(data_prep\.(tracking|cameras)|{PREP_MAY_USE})(\.|$)"),
-    (r"data_prep\.cameras(\.|$)", rf"(data_prep\.cameras|{PREP_MAY_USE})(\.|$)"),
     (
         r"data_prep\.objects(\.|$)",
         rf"(data_prep\.(objects|scenes|fanout\.task)|{PREP_MAY_USE})(\.|$)",
@@ -109,7 +113,7 @@ LEVELS = (
     ),
     (
         r"data_prep\.videos(\.|$)",
-        rf"(data_prep\.(videos|tracking|cameras|fanout)|{PREP_MAY_USE})(\.|$)",
+        rf"(data_prep\.(videos|fanout)|{PREP_MAY_USE})(\.|$)",
     ),
     (
         r"data_prep\.looking(\.|$)",
@@ -137,8 +141,8 @@ LIBRARIES = {
     "tensorflow": r"$^",
 }
 WITHOUT_JAX = (
-    r"posetraj_jax\.(structs|config|config_rules|config_file|data|errors|json_file|published"
-    r"|floor_tracks|new_files|picture|provenance|trajectories|video)(\.|$)"
+    r"posetraj_jax\.(cameras|structs|config|config_rules|config_file|data|errors|json_file"
+    r"|published|floor_tracks|new_files|picture|provenance|tracking|trajectories|video)(\.|$)"
     r"|data_prep(?!\.encode_latents$)|configs"
 )
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.cameras import camera_npy, estimate
 from data_prep.fanout.task import Rejected, appearing
 from data_prep.videos.pictures import decode_ids, pictures_in
+from posetraj_jax.cameras import camera_npy, estimate
 from posetraj_jax.data.track_file import FIRST_THING
 from posetraj_jax.errors import UserError
 from posetraj_jax.video import MAX_FRAMES, read_video

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
 
-from data_prep.tracking.lucas_kanade import track
+from posetraj_jax.tracking.lucas_kanade import track
 
 Array = np.ndarray
 

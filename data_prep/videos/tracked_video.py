@@ -15,12 +15,12 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 
 from data_prep.fanout.task import Rejected, appearing
-from data_prep.tracking import lucas_kanade, seeds, tapnet, track_json
-from data_prep.tracking.seeds import Seeds
-from data_prep.tracking.track_json import Tracked
 from data_prep.videos.pictures import decode_ids, pictures_in
 from data_prep.videos.text_file import read_text
 from posetraj_jax.errors import UserError
+from posetraj_jax.tracking import lucas_kanade, seeds, tapnet, track_json
+from posetraj_jax.tracking.seeds import Seeds
+from posetraj_jax.tracking.track_json import Tracked
 from posetraj_jax.video import MAX_FRAMES, contact_sheet, draw_polylines, read_video
 
 Array = np.ndarray

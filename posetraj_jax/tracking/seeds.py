@@ -1,15 +1,14 @@
 """Where to start: a point for each segment of the first frame, points that move, or given ones."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Integer, UInt8
 
-from data_prep.tracking.lucas_kanade import Options, track
-from data_prep.tracking.track_json import Tracked, inside
 from posetraj_jax.errors import UserError
+from posetraj_jax.tracking.lucas_kanade import Options, track
+from posetraj_jax.tracking.track_json import Tracked, inside
 
 Array = np.ndarray
 
@@ -73,11 +72,11 @@ def _innermost(segment: Bool[Array, "h w"]) -> Float32[Array, "2"]:
     return np.array([column + 0.5, row + 0.5], np.float32)
 
 
-def from_points(points_px: Sequence[Sequence[float | int]], size: tuple[int, int]) -> Seeds:
+def from_points(points_px: Any, size: tuple[int, int]) -> Seeds:
     """Points that somebody chose, with ids from FIRST_UNKNOWN on.
 
     Args:
-        points_px: (x, y) each, pixels of the first frame.
+        points_px: what somebody gave for a list of (x, y), pixels of the first frame.
         size: (height, width) of the frames.
 
     Raises:

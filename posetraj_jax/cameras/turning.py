@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from data_prep.cameras.structure import SOFT_PX, normalised
+from posetraj_jax.cameras.structure import SOFT_PX, normalised
 
 Array = np.ndarray
 

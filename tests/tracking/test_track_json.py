@@ -4,10 +4,10 @@ import os
 import numpy as np
 import pytest
 
-from data_prep.tracking import track_json
-from data_prep.tracking.track_json import Tracked
 from posetraj_jax.data.track_file import read_vipseg
 from posetraj_jax.errors import UserError
+from posetraj_jax.tracking import track_json
+from posetraj_jax.tracking.track_json import Tracked
 
 SIZE = (40, 60)
 

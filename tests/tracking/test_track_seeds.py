@@ -2,9 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.tracking import seeds
-from data_prep.tracking.lucas_kanade import track
 from posetraj_jax.errors import UserError
+from posetraj_jax.tracking import seeds
+from posetraj_jax.tracking.lucas_kanade import track
 
 HEIGHT, WIDTH = 120, 200
 

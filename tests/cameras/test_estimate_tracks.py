@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from data_prep.cameras.bundle import adjusted
-from data_prep.cameras.estimate import explained
-from data_prep.cameras.structure import Structure, agreeing, triangulated
+from posetraj_jax.cameras.bundle import adjusted
+from posetraj_jax.cameras.estimate import explained
+from posetraj_jax.cameras.structure import Structure, agreeing, triangulated
 
 K = np.array([[600.0, 0, 320], [0, 600.0, 180], [0, 0, 1]])
 SIZE = 360, 640

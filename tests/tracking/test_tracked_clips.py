@@ -8,10 +8,10 @@ import pytest
 
 import posetraj_jax
 from data_prep.scenes import filmed, geometry
-from data_prep.tracking.lucas_kanade import track
-from data_prep.tracking.seeds import from_mask
 from posetraj_jax.data.records import open_dataset
 from posetraj_jax.data.sources import open_source
+from posetraj_jax.tracking.lucas_kanade import track
+from posetraj_jax.tracking.seeds import from_mask
 
 FOLDER = Path(posetraj_jax.__file__).parent / "data"
 CLIPS = open_dataset(FOLDER / "clips")

@@ -24,8 +24,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from data_prep.tracking.track_json import Tracked, inside
 from posetraj_jax.errors import UserError
+from posetraj_jax.tracking.track_json import Tracked, inside
 
 Array = np.ndarray
 

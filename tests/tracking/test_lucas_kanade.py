@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.tracking.lucas_kanade import Options, track
 from posetraj_jax.errors import UserError
+from posetraj_jax.tracking.lucas_kanade import Options, track
 
 FRAMES, HEIGHT, WIDTH = 14, 320, 576
 FACES = ((0, 1, 3, 2), (5, 4, 6, 7), (4, 0, 2, 6), (1, 5, 7, 3), (4, 5, 1, 0), (2, 3, 7, 6))

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from test_lucas_kanade import rotation, turning_box
 
-from data_prep.cameras.structure import Structure, agreeing
-from data_prep.tracking import affine_start, object_features, rigid_motion, rigid_object
-from data_prep.tracking.lucas_kanade import track
+from posetraj_jax.cameras.structure import Structure, agreeing
+from posetraj_jax.tracking import affine_start, object_features, rigid_motion, rigid_object
+from posetraj_jax.tracking.lucas_kanade import track
 
 FOCAL, WIDTH, HEIGHT = 600.0, 576, 320
 K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.cameras.structure import AGREE_PX, normalised
-from data_prep.cameras.turning import Turning
+from posetraj_jax.cameras.structure import AGREE_PX, normalised
+from posetraj_jax.cameras.turning import Turning
 
 Array = np.ndarray
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.tracking import tapnet
 from posetraj_jax.errors import UserError
+from posetraj_jax.tracking import tapnet
 
 HEIGHT, WIDTH, FRAMES = 120, 300, 5
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.cameras.structure import Structure
+from posetraj_jax.cameras.structure import Structure
 
 Array = np.ndarray
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.cameras.estimate import Estimate
+from posetraj_jax.cameras.estimate import Estimate
 from posetraj_jax.data.camera_file import ROTATION, TRANSLATION
 from posetraj_jax.errors import UserError
 
-METHOD = "data_prep.cameras: corners, bundle adjustment"
+METHOD = "posetraj_jax.cameras: corners, bundle adjustment"
 
 
 def fields(estimate: Estimate) -> dict[str, Any]:

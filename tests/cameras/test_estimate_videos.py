@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import posetraj_jax
-from data_prep.cameras import camera_npy
-from data_prep.cameras.estimate import Options, estimate
+from posetraj_jax.cameras import camera_npy
+from posetraj_jax.cameras.estimate import Options, estimate
 from posetraj_jax.data.camera_file import read_camera
 from posetraj_jax.data.sources import open_source
 from posetraj_jax.video import read_video

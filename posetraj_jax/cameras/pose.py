@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-from data_prep.cameras.structure import Structure
+from posetraj_jax.cameras.structure import Structure
 
 Array = np.ndarray
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.cameras import bundle, twin
-from data_prep.cameras.plane import flattened
-from data_prep.cameras.pose import PoseSearch, with_pose
-from data_prep.cameras.structure import Structure, agreeing, cost, residuals_px, triangulated
-from data_prep.cameras.two_view import Motion, motions
+from posetraj_jax.cameras import bundle, twin
+from posetraj_jax.cameras.plane import flattened
+from posetraj_jax.cameras.pose import PoseSearch, with_pose
+from posetraj_jax.cameras.structure import Structure, agreeing, cost, residuals_px, triangulated
+from posetraj_jax.cameras.two_view import Motion, motions
 
 Array = np.ndarray
 

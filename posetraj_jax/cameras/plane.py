@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.cameras.structure import Structure, triangulated
+from posetraj_jax.cameras.structure import Structure, triangulated
 
 Array = np.ndarray
 

@@ -18,7 +18,7 @@ SMALLEST_SIDE = 64
 """Of a picture, pixels."""
 
 
-def check_input(frames: Sequence[Array], masks: Any, k: Any, options: Any) -> None:
+def check_input(frames: Sequence[Array] | Array, masks: Any, k: Any, options: Any) -> None:
     """Raises UserError, saying all that is wrong with the arguments of `estimate`."""
     problems = _of_frames(frames)
     if not problems and masks is not None:
@@ -41,7 +41,7 @@ def check_input(frames: Sequence[Array], masks: Any, k: Any, options: Any) -> No
         )
 
 
-def _of_frames(frames: Sequence[Array]) -> list[str]:
+def _of_frames(frames: Sequence[Array] | Array) -> list[str]:
     if len(frames) < 2:
         return [f"{len(frames)} frame" + "s" * (not len(frames))]
     for number, frame in enumerate(frames):
@@ -55,7 +55,7 @@ def _of_frames(frames: Sequence[Array]) -> list[str]:
     return []
 
 
-def _of_masks(frames: Sequence[Array], masks: Any) -> list[str]:
+def _of_masks(frames: Sequence[Array] | Array, masks: Any) -> list[str]:
     if len(masks) != len(frames):
         return [f"{len(masks)} masks for {len(frames)} frames"]
     sizes = {np.shape(mask) for mask in masks}

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.cameras.plane import laid_flat
-from data_prep.cameras.structure import Structure, cost, residuals_px, triangulated
+from posetraj_jax.cameras.plane import laid_flat
+from posetraj_jax.cameras.structure import Structure, cost, residuals_px, triangulated
 
 Array = np.ndarray
 
@@ -69,7 +69,7 @@ def _warp(scene: Structure, pair: tuple[int, int]) -> Array:
 def angle_deg(rotation: Float[Array, "*n 3 3"]) -> Float[Array, "*n"]:
     """The angle of rotations."""
     cosine = (np.trace(rotation, axis1=-2, axis2=-1) - 1.0) / 2.0
-    return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+    return np.asarray(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 
 def settled(scene: Structure, twin: Structure, tracks_px: Float[Array, "f p 2"]) -> Structure:

@@ -3,16 +3,16 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from data_prep.cameras import bundle
-from data_prep.cameras.pose import PoseSearch, with_pose
-from data_prep.cameras.structure import (
+from posetraj_jax.cameras import bundle
+from posetraj_jax.cameras.pose import PoseSearch, with_pose
+from posetraj_jax.cameras.structure import (
     AGREE_PX,
     Structure,
     agreeing,
     normalised,
     residuals_px,
 )
-from data_prep.tracking import affine_start
+from posetraj_jax.tracking import affine_start
 
 Array = np.ndarray
 

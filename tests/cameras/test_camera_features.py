@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.cameras import features
-from data_prep.cameras.estimate import Options, estimate
+from posetraj_jax.cameras import features
+from posetraj_jax.cameras.estimate import Options, estimate
 from posetraj_jax.errors import UserError
 
 HEIGHT, WIDTH, FRAMES = 180, 320, 6

@@ -3,9 +3,9 @@
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from data_prep.cameras.structure import Structure
-from data_prep.tracking import affine_fit, object_features, rigid_motion, rigid_points
-from data_prep.tracking.track_json import inside
+from posetraj_jax.cameras.structure import Structure
+from posetraj_jax.tracking import affine_fit, object_features, rigid_motion, rigid_points
+from posetraj_jax.tracking.track_json import inside
 
 Array = np.ndarray
 
@@ -25,8 +25,9 @@ GREY, CV_CENTRE = 128, 0.5
 
 def worth_trying(masks: UInt8[Array, "_ h w"], visible: Bool[Array, "f p"]) -> bool:
     """Whether flow lost much of an object that all frames show and that is not the background."""
-    known = len(masks) == len(visible) > 2 and bool(masks.any(axis=(1, 2)).all())
-    return known and masks.mean(axis=(1, 2)).max() < LARGEST and visible.mean() < WELL_FOLLOWED
+    known = len(masks) == len(visible) > 2 and masks.any(axis=(1, 2)).all()
+    lost = masks.mean(axis=(1, 2)).max() < LARGEST and visible.mean() < WELL_FOLLOWED
+    return bool(known and lost)
 
 
 def found_again(

@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16
 
-from data_prep.cameras import features, focal, structure
-from data_prep.cameras.checks import check_input, no_model, weak_frames
-from data_prep.cameras.reconstruct import reconstructed
-from data_prep.cameras.structure import Structure
-from data_prep.cameras.turning import Turning, still, turning
-from data_prep.cameras.two_view import widest_pair
+from posetraj_jax.cameras import features, focal, structure
+from posetraj_jax.cameras.checks import check_input, no_model, weak_frames
+from posetraj_jax.cameras.reconstruct import reconstructed
+from posetraj_jax.cameras.structure import Structure
+from posetraj_jax.cameras.turning import Turning, still, turning
+from posetraj_jax.cameras.two_view import widest_pair
 
 Array = np.ndarray
 
@@ -100,7 +100,7 @@ class Explanation(NamedTuple):
 def estimate(
     frames: Sequence[UInt8[Array, "h w 3"]] | UInt8[Array, "f h w 3"],
     *,
-    masks: UInt8[Array, "f h w"] | UInt16[Array, "f h w"] | None = None,
+    masks: UInt8[Array, "f2 h2 w2"] | UInt16[Array, "f2 h2 w2"] | None = None,
     k: Float[Array, "3 3"] | None = None,
     options: Options = Options(),
 ) -> Estimate:

@@ -3,10 +3,10 @@
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.cameras.bundle import focal_deviation
-from data_prep.cameras.reconstruct import reconstructed, trial
-from data_prep.cameras.structure import Structure, agreeing, cost
-from data_prep.cameras.turning import turning
+from posetraj_jax.cameras.bundle import focal_deviation
+from posetraj_jax.cameras.reconstruct import reconstructed, trial
+from posetraj_jax.cameras.structure import Structure, agreeing, cost
+from posetraj_jax.cameras.turning import turning
 
 Array = np.ndarray
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from data_prep.cameras.structure import SOFT_PX, Structure
+from posetraj_jax.cameras.structure import SOFT_PX, Structure
 
 Array = np.ndarray
 

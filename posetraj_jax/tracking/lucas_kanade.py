@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
 
-from data_prep.tracking import affine_fit, object_features, rigid_object
-from data_prep.tracking.track_json import Tracked, inside
 from posetraj_jax.errors import UserError
+from posetraj_jax.tracking import affine_fit, object_features, rigid_object
+from posetraj_jax.tracking.track_json import Tracked, inside
 
 Array = np.ndarray
 
@@ -100,7 +100,7 @@ def track(
     seeds: Float[Array, "p 2"],
     options: Options | None = None,
     *,
-    masks: Integer[Array, "_ h w"] | None = None,
+    masks: Integer[Array, "..."] | None = None,
 ) -> Tracked:
     """Follows points of the first frame through all frames.
 
@@ -110,8 +110,9 @@ def track(
         frames: RGB, at least one.
         seeds: (x, y) in pixels, pixel centres at 0.5, inside the picture.
         options: of the method.
-        masks: panoptic ids, of all frames or of the first alone. Every seed belongs to what lies
-            under it in the first frame, and is followed on that alone wherever it is known.
+        masks: panoptic ids [n h w], of all frames or of the first alone. Every seed belongs to
+            what lies under it in the first frame, and is followed on that alone wherever it is
+            known.
 
     Returns:
         Finite points in every frame, the seeds themselves in the first; visible where the point
