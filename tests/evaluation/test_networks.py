@@ -34,22 +34,32 @@ def i3d():
     return oracle.drawn_state("i3d", seed=1)
 
 
-@pytest.mark.parametrize("size", [(75, 75), (111, 139)])
-def test_inception_equals_pytorch(inception, size):
-    pictures = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(2))
+def test_inception_equals_pytorch(inception):
+    pictures = torch.rand(2, 3, 111, 139, generator=torch.Generator().manual_seed(2))
     theirs = oracle.run_inception(inception, pictures)
     got = ours("inception", inception)(2 * pictures.permute(0, 2, 3, 1).numpy() - 1)
     assert got.shape == (2, 2048)
     assert parity.relative_error(got, theirs) < parity.NETWORK_TOLERANCE
 
 
-@pytest.mark.parametrize("frames", [9, 14])
-def test_i3d_equals_pytorch(i3d, frames):
-    clips = 2 * torch.rand(1, 3, frames, 224, 224, generator=torch.Generator().manual_seed(3)) - 1
+def test_i3d_equals_pytorch(i3d):
+    clips = 2 * torch.rand(1, 3, 14, 224, 224, generator=torch.Generator().manual_seed(3)) - 1
     theirs = oracle.run_i3d(i3d, clips)
     got = ours("i3d", i3d)(clips.permute(0, 2, 3, 4, 1).numpy())
     assert got.shape == (1, 400)
     assert parity.relative_error(got, theirs) < parity.NETWORK_TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "least"), [("inception", (75, 75, 3)), ("i3d", (9, 224, 224, 3))])
+def test_the_smallest_inputs_have_features(name, least):
+    network = build(NETWORKS[name], None)
+
+    def features(*shape):
+        return jax.eval_shape(network.apply, network.abstract(), jax.ShapeDtypeStruct(shape, float))
+
+    assert features(2, *least).shape[0] == 2
+    with pytest.raises(ValueError, match="at least"):
+        features(2, least[0] - 1, *least[1:])
 
 
 def test_sizes_are_the_published_ones():

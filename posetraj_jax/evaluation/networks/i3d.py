@@ -9,7 +9,7 @@ from posetraj_jax.evaluation.networks.units import Unit, max_pool
 from posetraj_jax.nn.layers import Make
 
 SIDE, FEATURES, LEAST_FRAMES = 224, 400, 9
-"""Pixels of the square clip, how many features it has, and the frames that it has at least."""
+"""Pixels of the square clip, how many features it has, and the fewest frames that leave any."""
 
 THREE = (3, 3, 3)
 STEM = (("Conv3d_2b_1x1", 64, (1, 1, 1)), ("Conv3d_2c_3x3", 192, THREE))
@@ -78,7 +78,14 @@ class I3D(nnx.Module):
         self.logits = Logits(make, c)
 
     def __call__(self, pixels: Float[Array, "b f H W 3"]) -> Float[Array, "b 400"]:
-        """Features of clips in [-1, 1], of `LEAST_FRAMES` frames or more and `SIDE` square."""
+        """Features of clips in [-1, 1], `SIDE` square.
+
+        Raises:
+            ValueError: Frames of another size, or fewer than `LEAST_FRAMES`.
+        """
+        if pixels.shape[1] < LEAST_FRAMES or pixels.shape[2:4] != (SIDE, SIDE):
+            expected = f"at least {LEAST_FRAMES} frames of {SIDE} x {SIDE}"
+            raise ValueError(f"clips have {expected}, not {pixels.shape}")
         x = max_pool(self.Conv3d_1a_7x7(pixels), (1, 3, 3), (1, 2, 2), "SAME")
         for name, *_ in STEM:
             x = getattr(self, name)(x)

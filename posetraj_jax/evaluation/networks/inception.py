@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 from posetraj_jax.evaluation.networks.units import Unit, max_pool, mean_pool
 from posetraj_jax.nn.layers import Make
 
-SIDE, FEATURES = 299, 2048
-"""Pixels of the square picture, and how many features it has."""
+SIDE, LEAST_SIDE, FEATURES = 299, 75, 2048
+"""Pixels of the square picture, the fewest that leave any feature, and how many there are."""
 
 
 class Layer(NamedTuple):
@@ -142,7 +142,13 @@ class Inception(nnx.Module):
             c = block.channels
 
     def __call__(self, pixels: Float[Array, "b H W 3"]) -> Float[Array, "b 2048"]:
-        """Features of pictures in [-1, 1] of at least 75 × 75 pixels; FID's are `SIDE` square."""
+        """Features of pictures in [-1, 1]; FID's are `SIDE` square.
+
+        Raises:
+            ValueError: A side is below `LEAST_SIDE`.
+        """
+        if min(pixels.shape[1:3]) < LEAST_SIDE:
+            raise ValueError(f"pictures have sides of at least {LEAST_SIDE}, not {pixels.shape}")
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(pixels)))
         x = max_pool(x, (3, 3), (2, 2), "VALID")
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))
