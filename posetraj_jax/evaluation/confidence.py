@@ -19,7 +19,7 @@ def interval(
 
     Returns:
         Between which values 95 of 100 sets lie; those that are not numbers are left out, and where
-        there is none, neither bound is a number.
+        none is left, neither bound is a number.
 
     Source: Efron's percentile bootstrap. Clips are drawn as a whole: their frames are not
         independent of each other. A Fréchet distance is biased upwards, and more so of a set that

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from posetraj_jax.evaluation.confidence import interval
+
 ROWS = 1024
 """Features that are summed at a time; more would only take memory."""
 
@@ -89,6 +91,48 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     shared = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False)
     spread = np.trace(a.covariance) + np.trace(b.covariance) - 2 * shared.sum()
     return max(float(np.square(a.mean - b.mean).sum() + spread), 0.0)
+
+
+class Distance(NamedTuple):
+    """A Fréchet distance, how sure it is, and of how much."""
+
+    value: float
+    low: float
+    high: float
+    """Between these lie the distances of 95 of 100 sets of clips drawn from these clips."""
+    clips: int
+    rows: int
+    """Features of each set: clips, or all their frames."""
+
+
+def distance_of_clips(
+    true: Float[np.ndarray, "n k d"],
+    made: Float[np.ndarray, "n2 k2 d2"],
+    *,
+    resamples: int,
+    seed: int = 0,
+) -> Distance:
+    """The distance between true and generated clips, clip i of both for the same thing.
+
+    A drawn set has the same clips on both sides. The arrays may lie in files (`np.memmap`): they
+    are read in pieces.
+
+    Args:
+        resamples: sets drawn for the interval; with 0 there is none.
+
+    Raises:
+        ValueError: Features that are not finite; or not of the same shape.
+    """
+
+    def between(times: Int[np.ndarray, "n"]) -> float:
+        return frechet_distance(Moments.repeated(true, times), Moments.repeated(made, times))
+
+    if true.shape != made.shape:
+        raise ValueError(f"features of true clips {true.shape}, of generated ones {made.shape}")
+    n, k, _ = true.shape
+    value = between(np.ones(n, int))
+    low, high = interval(between, n, resamples=resamples, seed=seed)
+    return Distance(value, low, high, n, n * k)
 
 
 def _factor(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d r"]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from posetraj_jax.evaluation.frechet import Moments, frechet_distance
+from posetraj_jax.evaluation.frechet import Moments, distance_of_clips, frechet_distance
 
 D = 12
 
@@ -123,3 +123,40 @@ def test_features_of_other_networks_are_refused():
     a, b = Moments.of(np.eye(3)), Moments.of(np.eye(4))
     with pytest.raises(ValueError, match="of 3 and of 4 numbers"):
         frechet_distance(a, b)
+
+
+def test_a_distance_of_clips_says_how_sure_it_is_and_of_how_much(tmp_path):
+    """The same numbers from arrays in memory and in files."""
+    rng = np.random.default_rng(0)
+    true, made = rng.normal(size=(2, 200, 3, 4)).astype(np.float32)
+    made += 0.5
+    found = distance_of_clips(true, made, resamples=40)
+    assert found.value == pytest.approx(
+        frechet_distance(Moments.of(true.reshape(-1, 4)), Moments.of(made.reshape(-1, 4)))
+    )
+    assert found.low < found.value < found.high
+    assert found.low < 4 * 0.5**2 < found.high
+    assert (found.clips, found.rows) == (200, 600)
+    for name, array in (("true", true), ("made", made)):
+        np.save(tmp_path / f"{name}.npy", array)
+    files = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("true", "made"))
+    assert distance_of_clips(*files, resamples=40) == found
+
+
+def test_without_resamples_there_is_no_interval():
+    found = distance_of_clips(np.ones((3, 1, 2)), np.zeros((3, 1, 2)), resamples=0)
+    assert found.value == pytest.approx(2.0)
+    assert np.isnan([found.low, found.high]).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 2), (3, 2, 2), (3, 1, 3)])
+def test_other_clips_than_the_true_ones_are_refused(shape):
+    with pytest.raises(ValueError, match="true clips"):
+        distance_of_clips(np.zeros((3, 1, 2)), np.zeros(shape), resamples=0)
+
+
+def test_one_clip_that_is_no_number_is_refused():
+    made = np.zeros((3, 1, 2))
+    made[1, 0, 1] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        distance_of_clips(np.zeros((3, 1, 2)), made, resamples=0)
